@@ -1,0 +1,13 @@
+//! The rules of Courser as plain values: queues, routing, leases, dead letters.
+//!
+//! Nothing here knows a clock, a disk, a task or a wire: time and randomness are handed in, and the
+//! same calls give the same outputs.
+#![warn(missing_docs)]
+
+pub mod id;
+pub mod limits;
+pub mod message;
+pub mod name;
+pub mod options;
+pub mod record;
+pub mod time;

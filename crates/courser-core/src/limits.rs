@@ -1,0 +1,96 @@
+//! Every limit of the rules, each with the reason for its number.
+//!
+//! Limits of the door (sizes on the wire, connections, waits) stand in `courser-server`'s
+//! `limits.rs`.
+
+use std::time::Duration;
+
+/// Bytes of a topic, queue name or pattern: what fits a metrics label and a file name.
+pub const NAME_BYTES_MAX: usize = 255;
+/// Bytes of a message id, so that an id never rivals its message.
+pub const MESSAGE_ID_BYTES_MAX: usize = 256;
+/// Pairs of headers of a message: more is a payload in disguise.
+pub const HEADERS_MAX: usize = 100;
+/// Bytes of a header's key.
+pub const HEADER_KEY_BYTES_MAX: usize = 256;
+/// Bytes of all headers of a message together.
+pub const HEADERS_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of an attribute such as `content_type` or `correlation_id`.
+pub const ATTRIBUTE_BYTES_MAX: usize = 256;
+/// Bytes of a payload unless configured otherwise.
+pub const PAYLOAD_BYTES_DEFAULT: usize = 4 * 1024 * 1024;
+/// Bytes of a payload that may be configured at most: one message must never crowd out all others.
+pub const PAYLOAD_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Messages of one publish request.
+pub const PUBLISH_MESSAGES_MAX: usize = 1_000;
+/// Bytes of one publish request, unless it is a single message of the configured size.
+pub const PUBLISH_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Queues of a broker, dead-letter queues included: each costs memory and metrics.
+pub const QUEUES_MAX: usize = 100_000;
+/// Bindings of a queue.
+pub const BINDINGS_MAX: usize = 1_000;
+/// Topics whose routes are remembered; beyond that they are worked out again.
+pub const ROUTE_CACHE_TOPICS_MAX: usize = 16_384;
+
+/// The default lease: NATS, SQS and Service Bus agree on it.
+pub const LEASE_DEFAULT: Duration = Duration::from_secs(30);
+/// The shortest lease: below it, a pause of a consumer's process is a redelivery.
+pub const LEASE_MIN: Duration = Duration::from_secs(1);
+/// The longest lease, and the longest single extension.
+pub const LEASE_MAX: Duration = Duration::from_secs(12 * 3600);
+/// How long a lease may last with all its extensions.
+pub const LEASE_TOTAL_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Failed attempts before an entry is dead-lettered: with the default backoff ten span 8.5 minutes.
+pub const ATTEMPTS_DEFAULT: u32 = 10;
+/// The largest limit of attempts that is not "no limit".
+pub const ATTEMPTS_MAX: u32 = 1_000;
+/// The first wait after a failure.
+pub const BACKOFF_INITIAL_DEFAULT: Duration = Duration::from_secs(1);
+/// The longest wait after a failure by default.
+pub const BACKOFF_MAX_DEFAULT: Duration = Duration::from_secs(300);
+/// The longest wait that may be asked for, as a backoff or as `retry_after`.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(24 * 3600);
+/// The largest growth of the wait from one failure to the next.
+pub const BACKOFF_MULTIPLIER_MAX: f64 = 10.0;
+
+/// Failed attempts of an entry that are remembered.
+pub const ATTEMPTS_KEPT: usize = 20;
+/// Bytes kept of an error text or a description.
+pub const ERROR_BYTES_KEPT: usize = 512;
+/// Bytes of a dead-letter reason: it becomes a metrics label.
+pub const REASON_BYTES_MAX: usize = 64;
+/// Reasons counted apart for each queue; further ones are counted as `other`.
+pub const REASONS_COUNTED_MAX: usize = 20;
+
+/// Unsettled deliveries of a consumer unless it asks otherwise.
+pub const CREDIT_MESSAGES_DEFAULT: u32 = 100;
+/// Unsettled deliveries that a consumer may ask for.
+pub const CREDIT_MESSAGES_MAX: u32 = 10_000;
+/// Unsettled bytes of a consumer unless it asks otherwise.
+pub const CREDIT_BYTES_DEFAULT: u64 = 16 * 1024 * 1024;
+/// Unsettled bytes that a consumer may ask for.
+pub const CREDIT_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Bytes of a consumer's name.
+pub const CONSUMER_NAME_BYTES_MAX: usize = 256;
+/// Consumers of one queue.
+pub const CONSUMERS_PER_QUEUE_MAX: usize = 10_000;
+/// Leases of one queue at once: what is leased is held in memory.
+pub const LEASES_PER_QUEUE_MAX: usize = 1_000_000;
+/// Lease ids in one settle request.
+pub const SETTLE_LEASES_MAX: usize = 10_000;
+/// Lease ids that ran out and are remembered by name, so that a late answer hears EXPIRED.
+pub const EXPIRED_LEASES_KEPT: usize = 10_000;
+
+/// Entries of a chunk: at 20 bytes each a chunk stays far below the index's 16 KiB a value.
+pub const CHUNK_ENTRIES: u64 = 256;
+/// Chunks of a queue that stay in memory ahead of its consumers once they are in the index.
+pub const WINDOW_CHUNKS: u64 = 16;
+/// Deliveries handed to one consumer before the next one has its turn.
+pub const DELIVERY_QUANTUM: usize = 64;
+/// Entries moved in one step of a redrive, so that others have their turn in between.
+pub const REDRIVE_STEP: usize = 1_000;
+/// Entries in one answer of a peek.
+pub const PEEK_ENTRIES_MAX: usize = 1_000;
+/// Bytes of messages in one answer of a peek.
+pub const PEEK_BYTES_MAX: u64 = 16 * 1024 * 1024;

@@ -1,0 +1,149 @@
+//! A message: what is published, and what it becomes when the broker has placed it.
+
+use std::fmt;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::{id::Position, time::Timestamp};
+
+/// By what name a message is known to people.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum MessageId {
+    /// Made by the broker.
+    Uuid(Uuid),
+    /// Given by the publisher.
+    Given(Box<str>),
+}
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Uuid(uuid) => uuid.fmt(f),
+            Self::Given(id) => f.write_str(id),
+        }
+    }
+}
+
+/// The attributes that most messages do not have; an empty one is not there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// CloudEvents `datacontenttype`.
+    pub content_type: String,
+    /// CloudEvents `type`.
+    pub kind: String,
+    /// CloudEvents `source`.
+    pub source: String,
+    /// CloudEvents `dataschema`.
+    pub schema_version: String,
+    /// What the message belongs to.
+    pub correlation_id: String,
+    /// The message that caused this one.
+    pub causation_id: String,
+    /// W3C trace context.
+    pub traceparent: String,
+}
+
+impl Attributes {
+    /// Bytes of all attributes together.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.fields().iter().map(|field| field.len()).sum()
+    }
+
+    /// All attributes, in the order in which they are written.
+    #[must_use]
+    pub fn fields(&self) -> [&str; 7] {
+        [
+            &self.content_type,
+            &self.kind,
+            &self.source,
+            &self.schema_version,
+            &self.correlation_id,
+            &self.causation_id,
+            &self.traceparent,
+        ]
+    }
+}
+
+/// What a publisher hands in. Its fields are within their limits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewMessage {
+    /// The publisher's own id; otherwise the broker makes one.
+    pub id: Option<Box<str>>,
+    /// Where to.
+    pub topic: Box<str>,
+    /// The body.
+    pub payload: Bytes,
+    /// Pairs with distinct keys.
+    pub headers: Vec<(String, String)>,
+    /// `None` when all are empty.
+    pub attributes: Option<Box<Attributes>>,
+}
+
+impl NewMessage {
+    /// The bytes that this message counts for: payload, topic, headers, attributes and given id.
+    #[must_use]
+    pub fn size(&self) -> u32 {
+        let id = self.id.as_ref().map_or(0, |id| id.len());
+        size(id, &self.topic, &self.payload, &self.headers, self.attributes.as_deref())
+    }
+
+    /// The message as it is once the broker has placed it. `uuid` names it when its publisher did not.
+    #[must_use]
+    pub fn placed(self, position: Position, published_at: Timestamp, uuid: Uuid) -> Message {
+        Message {
+            position,
+            published_at,
+            id: self.id.map_or(MessageId::Uuid(uuid), MessageId::Given),
+            topic: self.topic,
+            payload: self.payload,
+            headers: self.headers,
+            attributes: self.attributes,
+        }
+    }
+}
+
+/// A message in the broker. Immutable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Its number in the order of commit.
+    pub position: Position,
+    /// When the broker accepted it.
+    pub published_at: Timestamp,
+    /// Its name.
+    pub id: MessageId,
+    /// Where it was published to.
+    pub topic: Box<str>,
+    /// The body.
+    pub payload: Bytes,
+    /// Pairs with distinct keys.
+    pub headers: Vec<(String, String)>,
+    /// `None` when all are empty.
+    pub attributes: Option<Box<Attributes>>,
+}
+
+impl Message {
+    /// The bytes that this message counts for, as [`NewMessage::size`].
+    #[must_use]
+    pub fn size(&self) -> u32 {
+        let id = match &self.id {
+            MessageId::Uuid(_) => 0,
+            MessageId::Given(id) => id.len(),
+        };
+        size(id, &self.topic, &self.payload, &self.headers, self.attributes.as_deref())
+    }
+}
+
+fn size(
+    id: usize,
+    topic: &str,
+    payload: &Bytes,
+    headers: &[(String, String)],
+    attributes: Option<&Attributes>,
+) -> u32 {
+    let headers: usize = headers.iter().map(|(key, value)| key.len() + value.len()).sum();
+    let bytes =
+        id + topic.len() + payload.len() + headers + attributes.map_or(0, Attributes::bytes);
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}

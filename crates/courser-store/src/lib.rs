@@ -1,0 +1,179 @@
+//! Makes records durable, and gives them back after a restart.
+//!
+//! [`Store`] is the seam: the engine knows nothing else of the disk. [`MemoryStore`] forgets
+//! everything when its last handle goes; [`DiskStore`] keeps a log of everything (one frame for each
+//! group) and an index of what lives (sled). Both pass the same [`conformance`] suite.
+#![warn(missing_docs)]
+
+use std::{fmt, sync::Arc};
+
+use courser_core::{
+    id::{ChunkNo, Position, QueueId},
+    message::Message,
+    record::{Checkpoint, Chunk, Group, QueueState, Record},
+};
+
+/// The number of a frame of the log: the first is 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct FrameNo(pub u64);
+
+/// The durable home of every record. Blocking, on purpose.
+///
+/// Who calls what: the committer thread `commit` and `sync`; the keeper thread `checkpoint` and
+/// `reclaim`; the loader thread `load`; the engine `page`. Each may run while the others do.
+///
+/// After `commit`, `sync`, `checkpoint` or `reclaim` has failed once, what is on the disk is unknown:
+/// the caller stops writing, and only opening the store anew tells.
+pub trait Store: Send + Sync + 'static {
+    /// Gives back what was kept, once, before any other call: the queues, then the chunks of the
+    /// index, then every record of the log after the last checkpoint, in order.
+    ///
+    /// # Errors
+    /// When the store is damaged, or `into` failed.
+    fn recover(&self, into: &mut dyn Recover) -> Result<Recovered, StoreError>;
+
+    /// Writes a group, all or nothing, as the next frame of the log. With `sync` it is durable when
+    /// this returns, and so are all groups before it.
+    ///
+    /// # Errors
+    /// When it could not be written or synced.
+    fn commit(&self, group: &Group, sync: bool) -> Result<FrameNo, StoreError>;
+
+    /// Makes all groups that were committed so far durable.
+    ///
+    /// # Errors
+    /// When the sync failed.
+    fn sync(&self) -> Result<(), StoreError>;
+
+    /// Reads messages, in the order asked for; `None` where there is no such message (any more).
+    ///
+    /// # Errors
+    /// When the disk cannot be read, or a checksum is wrong: a damaged message is never served.
+    fn load(&self, positions: &[Position]) -> Result<Vec<Option<Arc<Message>>>, StoreError>;
+
+    /// Reads a chunk as the last finished checkpoint left it.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    fn page(&self, queue: QueueId, number: ChunkNo) -> Result<Chunk, StoreError>;
+
+    /// Applies to the index what changed since the checkpoint before, durably. From then on a
+    /// recovery replays only frames after `upto`.
+    ///
+    /// # Errors
+    /// When the index could not be written or synced.
+    fn checkpoint(&self, checkpoint: &Checkpoint, upto: FrameNo) -> Result<(), StoreError>;
+
+    /// Gives disk back, one bounded step at a time: drops segments in which nothing lives, rewrites
+    /// one that is mostly dead. Worth another call while it says `more`.
+    ///
+    /// # Errors
+    /// When a file could not be read, written or dropped.
+    fn reclaim(&self) -> Result<Reclaimed, StoreError>;
+
+    /// What the store takes on the disk.
+    fn usage(&self) -> Usage;
+}
+
+/// Takes what [`Store::recover`] gives back.
+pub trait Recover {
+    /// A queue of the index.
+    fn queue(&mut self, state: QueueState);
+
+    /// The living entries of a chunk of the index. Its notes are left out.
+    fn chunk(&mut self, queue: QueueId, number: ChunkNo, chunk: &Chunk);
+
+    /// A record of the log. `page` reads a chunk of the index, notes included.
+    ///
+    /// # Errors
+    /// What `page` answered.
+    fn record(&mut self, record: Record, page: &mut Pager<'_>) -> Result<(), StoreError>;
+}
+
+/// Reads a chunk of the index during a recovery.
+pub type Pager<'a> = dyn FnMut(QueueId, ChunkNo) -> Result<Chunk, StoreError> + 'a;
+
+/// What a recovery found beside the queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recovered {
+    /// The position that the next message gets.
+    pub next_position: Position,
+    /// The id that the next queue gets; those of replayed `QueueDefined` records count.
+    pub next_queue: QueueId,
+    /// How often this store was opened, this time included. Stored durably before the answer.
+    pub epoch: u64,
+    /// Records replayed from the log.
+    pub replayed: u64,
+    /// Bytes of a torn tail that were cut.
+    pub torn_bytes: u64,
+}
+
+/// What a step of [`Store::reclaim`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reclaimed {
+    /// Segments dropped or kept for reuse.
+    pub dropped: u64,
+    /// Segments rewritten.
+    pub rewritten: u64,
+    /// Another step has something to do.
+    pub more: bool,
+}
+
+/// What the store takes on the disk, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Segments of the log, spare ones included.
+    pub log_bytes: u64,
+    /// Segments of the log.
+    pub segments: u64,
+    /// The folder of the index.
+    pub index_bytes: u64,
+}
+
+/// Why the store could not do what it was asked for. For operators; clients are told less.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The operating system refused.
+    #[error("cannot {action} {path}: {source}")]
+    Io {
+        /// A verb: `write`, `sync`, `open`.
+        action: &'static str,
+        /// Which file or folder.
+        path: String,
+        /// Its answer.
+        source: std::io::Error,
+    },
+    /// Another process has the folder open.
+    #[error("the data folder {path} is in use by another broker")]
+    InUse {
+        /// Which folder.
+        path: String,
+    },
+    /// The folder holds something that is not ours, or not of this version.
+    #[error("{path} is not a data folder of this broker: {why}")]
+    Foreign {
+        /// Which folder.
+        path: String,
+        /// What was found.
+        why: String,
+    },
+    /// What is on the disk is not what was written there.
+    #[error("{path} is damaged at byte {offset}: {why}; restore it from a backup, or move the data folder away to start empty")]
+    Damaged {
+        /// Which file.
+        path: String,
+        /// Where in it.
+        offset: u64,
+        /// What is wrong.
+        why: String,
+    },
+    /// The index failed.
+    #[error("the index failed: {0}")]
+    Index(String),
+}
+
+impl fmt::Display for FrameNo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
