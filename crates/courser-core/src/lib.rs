@@ -4,10 +4,14 @@
 //! same calls give the same outputs.
 #![warn(missing_docs)]
 
+pub mod error;
+pub mod histogram;
 pub mod id;
+pub mod lease;
 pub mod limits;
 pub mod message;
 pub mod name;
 pub mod options;
 pub mod record;
+pub mod stats;
 pub mod time;

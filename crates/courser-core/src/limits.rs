@@ -88,6 +88,11 @@ pub const CHUNK_ENTRIES: u64 = 256;
 pub const WINDOW_CHUNKS: u64 = 16;
 /// Deliveries handed to one consumer before the next one has its turn.
 pub const DELIVERY_QUANTUM: usize = 64;
+/// Bytes handed to a consumer's connection and not yet taken by it: a client that stops reading holds
+/// no more than this in memory, or one message.
+pub const UNSENT_BYTES_MAX: u64 = 1024 * 1024;
+/// Deliveries handed to a consumer's connection and not yet taken by it.
+pub const UNSENT_MESSAGES_MAX: u64 = 4_096;
 /// Entries moved in one step of a redrive, so that others have their turn in between.
 pub const REDRIVE_STEP: usize = 1_000;
 /// Entries in one answer of a peek.

@@ -86,7 +86,13 @@ impl NewMessage {
     #[must_use]
     pub fn size(&self) -> u32 {
         let id = self.id.as_ref().map_or(0, |id| id.len());
-        size(id, &self.topic, &self.payload, &self.headers, self.attributes.as_deref())
+        size(
+            id,
+            &self.topic,
+            &self.payload,
+            &self.headers,
+            self.attributes.as_deref(),
+        )
     }
 
     /// The message as it is once the broker has placed it. `uuid` names it when its publisher did not.
@@ -131,7 +137,13 @@ impl Message {
             MessageId::Uuid(_) => 0,
             MessageId::Given(id) => id.len(),
         };
-        size(id, &self.topic, &self.payload, &self.headers, self.attributes.as_deref())
+        size(
+            id,
+            &self.topic,
+            &self.payload,
+            &self.headers,
+            self.attributes.as_deref(),
+        )
     }
 }
 
@@ -142,7 +154,10 @@ fn size(
     headers: &[(String, String)],
     attributes: Option<&Attributes>,
 ) -> u32 {
-    let headers: usize = headers.iter().map(|(key, value)| key.len() + value.len()).sum();
+    let headers: usize = headers
+        .iter()
+        .map(|(key, value)| key.len() + value.len())
+        .sum();
     let bytes =
         id + topic.len() + payload.len() + headers + attributes.map_or(0, Attributes::bytes);
     u32::try_from(bytes).unwrap_or(u32::MAX)

@@ -23,7 +23,9 @@ pub enum NameError {
     #[error("must not have an empty token: tokens are separated by single dots")]
     EmptyToken,
     /// A character that is not allowed.
-    #[error("must not contain {character:?}: white space, control characters and wildcards are not allowed")]
+    #[error(
+        "must not contain {character:?}: white space, control characters and wildcards are not allowed"
+    )]
     Character {
         /// The first of them.
         character: char,
@@ -61,7 +63,11 @@ pub fn check_name(name: &str) -> Result<(), NameError> {
             _ => token_bytes += 1,
         }
     }
-    if token_bytes == 0 { Err(NameError::EmptyToken) } else { Ok(()) }
+    if token_bytes == 0 {
+        Err(NameError::EmptyToken)
+    } else {
+        Ok(())
+    }
 }
 
 fn check_length(name: &str) -> Result<(), NameError> {

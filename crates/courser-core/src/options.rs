@@ -87,7 +87,11 @@ impl QueueOptions {
     /// after it.
     #[must_use]
     pub fn for_dead_letters() -> Self {
-        Self { max_attempts: 0, dead_letter: false, ..Self::default() }
+        Self {
+            max_attempts: 0,
+            dead_letter: false,
+            ..Self::default()
+        }
     }
 
     /// Whether every option is within its limits.
@@ -95,8 +99,18 @@ impl QueueOptions {
     /// # Errors
     /// Names the first option that is not, and what is allowed.
     pub fn check(&self) -> Result<(), OptionError> {
-        let Backoff { initial, max, multiplier, jitter } = self.backoff;
-        let error = |field, allowed: &str| Err(OptionError { field, allowed: allowed.to_owned() });
+        let Backoff {
+            initial,
+            max,
+            multiplier,
+            jitter,
+        } = self.backoff;
+        let error = |field, allowed: &str| {
+            Err(OptionError {
+                field,
+                allowed: allowed.to_owned(),
+            })
+        };
         if self.bindings.len() > limits::BINDINGS_MAX {
             return error("options.bindings", "must be at most 1000");
         }
@@ -104,7 +118,10 @@ impl QueueOptions {
             return error("options.lease", "must be from 1s to 12h");
         }
         if self.max_attempts > limits::ATTEMPTS_MAX {
-            return error("options.max_attempts", "must be from 0 to 1000, where 0 is no limit");
+            return error(
+                "options.max_attempts",
+                "must be from 0 to 1000, where 0 is no limit",
+            );
         }
         if initial > limits::BACKOFF_MAX {
             return error("options.backoff.initial", "must be from 0s to 24h");
@@ -134,10 +151,22 @@ impl QueueOptions {
         compare("bindings", &self.bindings, &other.bindings);
         compare("lease", &self.lease, &other.lease);
         compare("max_attempts", &self.max_attempts, &other.max_attempts);
-        compare("backoff.initial", &self.backoff.initial, &other.backoff.initial);
+        compare(
+            "backoff.initial",
+            &self.backoff.initial,
+            &other.backoff.initial,
+        );
         compare("backoff.max", &self.backoff.max, &other.backoff.max);
-        compare("backoff.multiplier", &self.backoff.multiplier, &other.backoff.multiplier);
-        compare("backoff.jitter", &self.backoff.jitter, &other.backoff.jitter);
+        compare(
+            "backoff.multiplier",
+            &self.backoff.multiplier,
+            &other.backoff.multiplier,
+        );
+        compare(
+            "backoff.jitter",
+            &self.backoff.jitter,
+            &other.backoff.jitter,
+        );
         compare("dead_letter.enabled", &self.dead_letter, &other.dead_letter);
         compare("durability", &self.durability, &other.durability);
         compare("paused", &self.paused, &other.paused);

@@ -1,0 +1,161 @@
+//! Whatever can happen to the engine, as one closed list.
+
+use std::time::Duration;
+
+use courser_core::{
+    id::ConsumerId,
+    options::QueueOptions,
+    stats::{Peek, QueueView},
+};
+use courser_store::StoreError;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+
+use crate::{
+    loader::Loaded,
+    request::{
+        Confirm, Delivery, Event, Open, Peeked, Publish, PublishError, Published, QueueError,
+        Redrive, Settled, Settlement, Snapshot,
+    },
+    subscription::Flow,
+};
+
+/// An answer that is awaited by one caller.
+pub(crate) type Reply<T> = oneshot::Sender<T>;
+
+/// Something that happened.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Publish(PublishCommand),
+    Subscribe {
+        open: Open,
+        events: mpsc::UnboundedSender<Event>,
+        flow: Flow,
+        reply: Reply<Result<ConsumerId, QueueError>>,
+    },
+    /// The connection has taken more of what was handed to it; its flow says how much.
+    Taken {
+        consumer: ConsumerId,
+    },
+    /// The subscription ended from the consumer's side.
+    Unsubscribe {
+        consumer: ConsumerId,
+    },
+    /// A settle over a subscription; the result goes over its events.
+    SettleOn {
+        consumer: ConsumerId,
+        settlements: Vec<Settlement>,
+        permit: OwnedSemaphorePermit,
+    },
+    Settle {
+        settlements: Vec<Settlement>,
+        reply: Reply<Result<Settled, QueueError>>,
+    },
+    Pull {
+        open: Open,
+        wait: Duration,
+        reply: Reply<Result<Vec<Delivery>, QueueError>>,
+    },
+    CreateQueue {
+        name: String,
+        options: QueueOptions,
+        reply: Reply<Result<(QueueView, bool), QueueError>>,
+    },
+    UpdateQueue {
+        name: String,
+        change: OptionsChange,
+        reply: Reply<Result<QueueView, QueueError>>,
+    },
+    DeleteQueue {
+        name: String,
+        if_empty: bool,
+        reply: Reply<Result<(u64, u64), QueueError>>,
+    },
+    GetQueue {
+        name: String,
+        reply: Reply<Result<QueueView, QueueError>>,
+    },
+    ListQueues {
+        prefix: String,
+        after: Option<String>,
+        limit: usize,
+        reply: Reply<Vec<QueueView>>,
+    },
+    PurgeQueue {
+        name: String,
+        limit: Option<u64>,
+        reply: Reply<Result<u64, QueueError>>,
+    },
+    Peek {
+        queue: String,
+        peek: Peek,
+        reply: Reply<Result<Vec<Peeked>, QueueError>>,
+    },
+    Redrive {
+        redrive: Redrive,
+        reply: Reply<Result<u64, QueueError>>,
+    },
+    Snapshot {
+        reply: Reply<Snapshot>,
+    },
+    /// Bodies that the engine had asked the loader for.
+    Loaded(Loaded),
+    /// The keeper has finished a checkpoint.
+    CheckpointDone {
+        result: Result<(), StoreError>,
+    },
+    /// The committer or the keeper could not write.
+    StoreFailed {
+        reason: String,
+    },
+    /// Stop taking, flush, end.
+    Shutdown {
+        reply: Reply<()>,
+    },
+}
+
+/// Changes the options of a queue in place; a boxed function, for the core does not know field masks.
+pub struct OptionsChange(pub Box<dyn FnOnce(&mut QueueOptions) + Send>);
+
+impl std::fmt::Debug for OptionsChange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OptionsChange")
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct PublishCommand {
+    pub(crate) publish: Publish,
+    pub(crate) reply: PublishReply,
+    /// The bytes it takes of what may be on its way; given back when it is answered.
+    pub(crate) permits: Permits,
+}
+
+/// Places in the bounds on what is on its way.
+#[derive(Debug)]
+pub(crate) struct Permits {
+    /// Of the whole broker.
+    pub(crate) broker: OwnedSemaphorePermit,
+    /// Of one pipelined publisher.
+    pub(crate) stream: Option<OwnedSemaphorePermit>,
+}
+
+/// Where the answer of a publish goes.
+#[derive(Debug)]
+pub(crate) enum PublishReply {
+    Unary(Reply<Result<Vec<Published>, PublishError>>),
+    /// Bounded by the stream's permits.
+    Stream {
+        number: u64,
+        confirms: mpsc::UnboundedSender<Confirm>,
+    },
+}
+
+impl PublishReply {
+    /// Answers. Whoever has gone away misses it.
+    pub(crate) fn send(self, result: Result<Vec<Published>, PublishError>) {
+        match self {
+            Self::Unary(reply) => drop(reply.send(result)),
+            Self::Stream { number, confirms } => drop(confirms.send(Confirm { number, result })),
+        }
+    }
+}

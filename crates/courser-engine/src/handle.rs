@@ -1,0 +1,370 @@
+//! What the faces hold of the engine: a cheap handle that sends commands and awaits answers.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use courser_core::{options::QueueOptions, stats::QueueView};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+
+use crate::{
+    command::{Command, OptionsChange, Permits, PublishCommand, PublishReply, Reply},
+    limits,
+    request::{
+        Confirm, Delivery, Health, Open, Peek, Peeked, Publish, PublishError, Published,
+        QueueError, Redrive, Settled, Settlement, Snapshot,
+    },
+    subscription::{Flow, Settler, Subscription, settles_waiting},
+};
+
+/// Speaks to the engine. Every call is answered, with an error when the engine has ended.
+#[derive(Clone, Debug)]
+pub struct BrokerHandle {
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) on_their_way: Arc<Semaphore>,
+    pub(crate) health: watch::Receiver<Health>,
+}
+
+const ENDED: &str = "the broker is shutting down";
+
+impl BrokerHandle {
+    /// Publishes messages; the answer is durable as far as was asked for.
+    ///
+    /// # Errors
+    /// Then nothing was published, except for `Unavailable` after a failure of the store, where it is
+    /// not known.
+    pub async fn publish(&self, publish: Publish) -> Result<Vec<Published>, PublishError> {
+        let broker = self.permits(&publish).await?;
+        let (reply, answer) = oneshot::channel();
+        let permits = Permits {
+            broker,
+            stream: None,
+        };
+        let command = PublishCommand {
+            publish,
+            reply: PublishReply::Unary(reply),
+            permits,
+        };
+        self.commands
+            .send(Command::Publish(command))
+            .await
+            .map_err(|_| publish_ended())?;
+        answer.await.unwrap_or_else(|_| Err(publish_ended()))
+    }
+
+    /// A pipelined publisher and its confirms.
+    #[must_use]
+    pub fn publisher(&self) -> (Publisher, Confirms) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let window = Arc::new(Semaphore::new(limits::STREAM_KIB_MAX as usize));
+        (
+            Publisher {
+                handle: self.clone(),
+                confirms: sender,
+                window,
+            },
+            Confirms(receiver),
+        )
+    }
+
+    async fn permits(
+        &self,
+        publish: &Publish,
+    ) -> Result<tokio::sync::OwnedSemaphorePermit, PublishError> {
+        let kib = kib(publish).min(limits::PUBLISH_KIB_MAX);
+        Arc::clone(&self.on_their_way)
+            .acquire_many_owned(kib)
+            .await
+            .map_err(|_| publish_ended())
+    }
+
+    /// Consumes a queue.
+    ///
+    /// # Errors
+    /// `NotFound`, `TooManyConsumers`, `Unavailable`.
+    pub async fn subscribe(&self, open: Open) -> Result<Subscription, QueueError> {
+        let (sender, events) = mpsc::unbounded_channel();
+        let flow = Flow::default();
+        let of_engine = flow.clone();
+        let consumer = self
+            .ask(|reply| Command::Subscribe {
+                open,
+                events: sender,
+                flow: of_engine,
+                reply,
+            })
+            .await
+            .unwrap_or_else(|| Err(ended()))?;
+        let commands = self.commands.clone();
+        let settler = Settler {
+            consumer,
+            commands,
+            waiting: settles_waiting(),
+        };
+        Ok(Subscription {
+            settler,
+            events,
+            flow,
+        })
+    }
+
+    /// Takes up to `open.max_messages` entries, waiting up to `wait` for the first.
+    ///
+    /// # Errors
+    /// `NotFound`, `TooManyConsumers`, `Unavailable`.
+    pub async fn pull(&self, open: Open, wait: Duration) -> Result<Vec<Delivery>, QueueError> {
+        self.ask(|reply| Command::Pull { open, wait, reply })
+            .await
+            .unwrap_or_else(|| Err(ended()))
+    }
+
+    /// Settles leases, whoever they were given to.
+    ///
+    /// # Errors
+    /// `Unavailable`: nothing is known of any of them.
+    pub async fn settle(&self, settlements: Vec<Settlement>) -> Result<Settled, QueueError> {
+        self.ask(|reply| Command::Settle { settlements, reply })
+            .await
+            .unwrap_or_else(|| Err(ended()))
+    }
+
+    /// Makes a queue; `false` when it was there already, with the same options.
+    ///
+    /// # Errors
+    /// `Exists`, `Option`, `TooManyQueues`, `NameTaken`, `Unavailable`.
+    pub async fn create_queue(
+        &self,
+        name: String,
+        options: QueueOptions,
+    ) -> Result<(QueueView, bool), QueueError> {
+        self.ask(|reply| Command::CreateQueue {
+            name,
+            options,
+            reply,
+        })
+        .await
+        .unwrap_or_else(|| Err(ended()))
+    }
+
+    /// Changes options of a queue: `change` is given the current ones.
+    ///
+    /// # Errors
+    /// `NotFound`, `Option`, `NotEmpty`, `NameTaken`, `IsDeadLetterQueue`, `Unavailable`.
+    pub async fn update_queue(
+        &self,
+        name: String,
+        change: impl FnOnce(&mut QueueOptions) + Send + 'static,
+    ) -> Result<QueueView, QueueError> {
+        let change = OptionsChange(Box::new(change));
+        self.ask(|reply| Command::UpdateQueue {
+            name,
+            change,
+            reply,
+        })
+        .await
+        .unwrap_or_else(|| Err(ended()))
+    }
+
+    /// Deletes a queue and its dead-letter queue; answers how many entries went with each.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotEmpty`, `IsDeadLetterQueue`, `Unavailable`.
+    pub async fn delete_queue(
+        &self,
+        name: String,
+        if_empty: bool,
+    ) -> Result<(u64, u64), QueueError> {
+        self.ask(|reply| Command::DeleteQueue {
+            name,
+            if_empty,
+            reply,
+        })
+        .await
+        .unwrap_or_else(|| Err(ended()))
+    }
+
+    /// One queue.
+    ///
+    /// # Errors
+    /// `NotFound`, `Unavailable`.
+    pub async fn get_queue(&self, name: String) -> Result<QueueView, QueueError> {
+        self.ask(|reply| Command::GetQueue { name, reply })
+            .await
+            .unwrap_or_else(|| Err(ended()))
+    }
+
+    /// Queues by name: those that start with `prefix` and come after `after`, at most `limit`.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn list_queues(
+        &self,
+        prefix: String,
+        after: Option<String>,
+        limit: usize,
+    ) -> Result<Vec<QueueView>, QueueError> {
+        self.ask(|reply| Command::ListQueues {
+            prefix,
+            after,
+            limit,
+            reply,
+        })
+        .await
+        .ok_or_else(ended)
+    }
+
+    /// Removes ready and delayed entries, oldest first; answers how many.
+    ///
+    /// # Errors
+    /// `NotFound`, `Unavailable`.
+    pub async fn purge_queue(&self, name: String, limit: Option<u64>) -> Result<u64, QueueError> {
+        self.ask(|reply| Command::PurgeQueue { name, limit, reply })
+            .await
+            .unwrap_or_else(|| Err(ended()))
+    }
+
+    /// Shows entries and changes nothing.
+    ///
+    /// # Errors
+    /// `NotFound`, `Unavailable`.
+    pub async fn peek(&self, queue: String, peek: Peek) -> Result<Vec<Peeked>, QueueError> {
+        self.ask(|reply| Command::Peek { queue, peek, reply })
+            .await
+            .unwrap_or_else(|| Err(ended()))
+    }
+
+    /// Moves dead letters back; answers how many.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotDeadLetterQueue`, `IsDeadLetterQueue` (the target), `Unavailable`.
+    pub async fn redrive(&self, redrive: Redrive) -> Result<u64, QueueError> {
+        self.ask(|reply| Command::Redrive { redrive, reply })
+            .await
+            .unwrap_or_else(|| Err(ended()))
+    }
+
+    /// Everything there is to count.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn snapshot(&self) -> Result<Snapshot, QueueError> {
+        self.ask(|reply| Command::Snapshot { reply })
+            .await
+            .ok_or_else(ended)
+    }
+
+    /// Whether the broker can do its work, now and whenever it changes.
+    #[must_use]
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.health.clone()
+    }
+
+    /// Stops taking, ends all subscriptions, makes durable what is on its way, and ends the engine.
+    /// Returns when that is done.
+    pub async fn shutdown(&self) {
+        self.ask(|reply| Command::Shutdown { reply }).await;
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.ok()?;
+        answer.await.ok()
+    }
+}
+
+fn ended() -> QueueError {
+    QueueError::Unavailable {
+        reason: ENDED.to_owned(),
+    }
+}
+
+fn publish_ended() -> PublishError {
+    PublishError::Unavailable {
+        reason: ENDED.to_owned(),
+    }
+}
+
+fn kib(publish: &Publish) -> u32 {
+    let kib = u32::try_from(publish.bytes() / 1024)
+        .unwrap_or(u32::MAX)
+        .saturating_add(1);
+    kib.max(limits::REQUEST_KIB_MIN)
+}
+
+/// Publishes requests without waiting for the confirms of those before.
+#[derive(Debug)]
+pub struct Publisher {
+    handle: BrokerHandle,
+    confirms: mpsc::UnboundedSender<Confirm>,
+    window: Arc<Semaphore>,
+}
+
+impl Publisher {
+    /// Sends a request; its confirm names `number`. Waits while too much is on its way. `false` when
+    /// the broker has ended.
+    pub async fn send(&self, number: u64, publish: Publish) -> bool {
+        let kib = kib(&publish).min(limits::STREAM_KIB_MAX);
+        let Ok(stream) = Arc::clone(&self.window).acquire_many_owned(kib).await else {
+            return false;
+        };
+        let Ok(broker) = self.handle.permits(&publish).await else {
+            return false;
+        };
+        let reply = PublishReply::Stream {
+            number,
+            confirms: self.confirms.clone(),
+        };
+        let permits = Permits {
+            broker,
+            stream: Some(stream),
+        };
+        let command = PublishCommand {
+            publish,
+            reply,
+            permits,
+        };
+        self.handle
+            .commands
+            .send(Command::Publish(command))
+            .await
+            .is_ok()
+    }
+
+    /// Answers a request that never reached the engine, in its place in the order. Waits until all
+    /// requests before it are answered.
+    pub async fn refuse(&self, number: u64, error: PublishError) -> bool {
+        let Ok(_all) = self.window.acquire_many(limits::STREAM_KIB_MAX).await else {
+            return false;
+        };
+        self.confirms
+            .send(Confirm {
+                number,
+                result: Err(error),
+            })
+            .is_ok()
+    }
+}
+
+/// The confirms of a pipelined publisher, in the order of its requests. Ends when the publisher is
+/// dropped and every request is answered.
+#[derive(Debug)]
+pub struct Confirms(mpsc::UnboundedReceiver<Confirm>);
+
+impl Confirms {
+    /// The next confirms, up to `limit`, appended to `confirms`; 0 when there will be none.
+    pub fn poll_many(
+        &mut self,
+        context: &mut Context<'_>,
+        confirms: &mut Vec<Confirm>,
+        limit: usize,
+    ) -> Poll<usize> {
+        self.0.poll_recv_many(context, confirms, limit)
+    }
+
+    /// The next confirm.
+    pub async fn next(&mut self) -> Option<Confirm> {
+        self.0.recv().await
+    }
+}

@@ -1,0 +1,39 @@
+//! Every limit of the engine, each with the reason for its number.
+
+use std::time::Duration;
+
+/// Commands waiting for the engine; whoever sends more waits.
+pub(crate) const COMMANDS_WAITING_MAX: usize = 4_096;
+/// Commands taken in one turn: more would let deliveries wait.
+pub(crate) const COMMANDS_PER_TURN: usize = 256;
+/// KiB of messages between a publisher's request and its confirm, over the whole broker. One message
+/// of the largest size must fit.
+pub(crate) const PUBLISH_KIB_MAX: u32 = 128 * 1024;
+/// KiB of messages between the requests of one pipelined publisher and their confirms.
+pub(crate) const STREAM_KIB_MAX: u32 = 16 * 1024;
+/// KiB that a request counts for at least, which bounds a publisher to 8,192 requests on their way.
+pub(crate) const REQUEST_KIB_MIN: u32 = 2;
+/// Settle requests of one subscription whose results it has not taken.
+pub(crate) const SETTLES_WAITING_MAX: usize = 64;
+/// Turns that wait for the committer: one is being written while the next gather.
+pub(crate) const TURNS_WAITING_MAX: usize = 64;
+/// Bytes of messages in one group: larger ones gain nothing and delay the first confirm.
+pub(crate) const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes of the latest messages kept in memory for consumers that keep up; others are read from the
+/// log.
+pub(crate) const RECENT_BYTES_MAX: usize = 48 * 1024 * 1024;
+/// The latest messages kept in memory, however small.
+pub(crate) const RECENT_MESSAGES_MAX: usize = 262_144;
+/// Bytes of messages in one request to the loader.
+pub(crate) const LOAD_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Bytes of messages committed since the last checkpoint that make the next one due: a restart
+/// replays about this much.
+pub(crate) const CHECKPOINT_BYTES: u64 = 256 * 1024 * 1024;
+/// Records committed since the last checkpoint that make the next one due.
+pub(crate) const CHECKPOINT_RECORDS: u64 = 2_000_000;
+/// Chunks changed since the last checkpoint that make the next one due: each holds memory.
+pub(crate) const CHECKPOINT_CHUNKS: usize = 4_096;
+/// How long a change may wait for its checkpoint, and dead segments for being dropped.
+pub(crate) const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(3);
+/// How long a BUFFERED publish may wait for its sync.
+pub(crate) const BUFFERED_SYNC_INTERVAL: Duration = Duration::from_millis(500);

@@ -1,0 +1,203 @@
+//! What the faces ask of the engine, and what it answers, in the words of the core.
+
+use std::{sync::Arc, time::Duration};
+
+use courser_core::{
+    error::LeaseError,
+    histogram::Histogram,
+    id::{LeaseId, Position, Seq},
+    message::{Message, MessageId, NewMessage},
+    options::Durability,
+    record::Note,
+    stats::{EntryView, QueueView},
+    time::Timestamp,
+};
+use courser_store::Usage;
+
+pub use courser_core::{
+    error::{PublishError, QueueError},
+    lease::{DeadLetterReason, Nack, Settlement, Verdict},
+    stats::Peek,
+};
+
+/// Messages to be published, all or nothing. All within their limits.
+#[derive(Debug)]
+pub struct Publish {
+    /// At least one.
+    pub messages: Vec<NewMessage>,
+    /// Refuse all when one would reach no queue.
+    pub mandatory: bool,
+    /// When the confirm may leave.
+    pub durability: Durability,
+}
+
+impl Publish {
+    /// What all messages count for.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.messages
+            .iter()
+            .map(|message| message.size() as usize)
+            .sum()
+    }
+}
+
+/// Where one message went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Its number.
+    pub position: Position,
+    /// Its name.
+    pub id: MessageId,
+    /// How many queues took it.
+    pub queues: u32,
+}
+
+/// The answer to one request of a pipelined publisher.
+#[derive(Debug)]
+pub struct Confirm {
+    /// The number that the client chose.
+    pub number: u64,
+    /// One for each message.
+    pub result: Result<Vec<Published>, PublishError>,
+}
+
+/// How a consumer wants to be served. All within their limits.
+#[derive(Clone, Debug)]
+pub struct Open {
+    /// The queue's name.
+    pub queue: String,
+    /// Its own name, for people.
+    pub consumer: String,
+    /// Unsettled deliveries at most.
+    pub max_messages: u32,
+    /// Unsettled bytes at most.
+    pub max_bytes: u64,
+    /// Instead of the queue's.
+    pub lease: Option<Duration>,
+    /// Acked as they are handed over.
+    pub auto_ack: bool,
+}
+
+/// One hand-over of an entry.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// To settle it with; 0 with auto-ack.
+    pub lease_id: LeaseId,
+    /// 1 for the first.
+    pub attempt: u32,
+    /// When the lease runs out.
+    pub lease_until: Timestamp,
+    /// The message.
+    pub message: Arc<Message>,
+    /// What else is known of the entry.
+    pub note: Option<Arc<Note>>,
+}
+
+/// The results of a settle: each lease id is in exactly one of the lists.
+#[derive(Clone, Debug, Default)]
+pub struct Settled {
+    /// Done, durably.
+    pub ok: Vec<LeaseId>,
+    /// Not done.
+    pub refused: Vec<(LeaseId, LeaseError)>,
+}
+
+/// Why a subscription ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The queue was deleted.
+    QueueDeleted,
+    /// The broker is shutting down.
+    ShuttingDown,
+    /// The store failed; nothing can be settled any more.
+    StoreFailed,
+}
+
+/// What comes over a subscription, in order.
+#[derive(Debug)]
+pub enum Event {
+    /// Entries to work on.
+    Deliveries(Vec<Delivery>),
+    /// Results of one settle.
+    Settled(Settled),
+    /// The last event.
+    Ended(Ended),
+}
+
+/// Which dead letters to move where.
+#[derive(Clone, Debug, Default)]
+pub struct Redrive {
+    /// The dead-letter queue.
+    pub queue: String,
+    /// Another target than the queue of origin.
+    pub to: Option<String>,
+    /// At most; `None` is all that are there at the start.
+    pub limit: Option<u64>,
+    /// Only these, unless empty.
+    pub entries: Vec<Seq>,
+    /// Only with this reason.
+    pub reason: Option<String>,
+    /// Count only.
+    pub dry_run: bool,
+}
+
+/// An entry and its message; the message is gone when it was settled in between.
+#[derive(Clone, Debug)]
+pub struct Peeked {
+    /// The entry.
+    pub view: EntryView,
+    /// Its message.
+    pub message: Option<Arc<Message>>,
+}
+
+/// The broker at one moment, for metrics and info.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// All queues, by name.
+    pub queues: Vec<QueueView>,
+    /// The last position given out.
+    pub last_position: Position,
+    /// When the broker started.
+    pub started_at: Timestamp,
+    /// Now.
+    pub now: Timestamp,
+    /// What the disk holds.
+    pub usage: Usage,
+    /// How commits went.
+    pub commits: CommitStats,
+    /// Why the store takes no more writes.
+    pub failure: Option<String>,
+}
+
+/// How the committer fared since the start.
+#[derive(Clone, Debug, Default)]
+pub struct CommitStats {
+    /// From the first write of a group to the end of its sync.
+    pub duration: Histogram,
+    /// Groups written.
+    pub groups: u64,
+    /// Records in them.
+    pub records: u64,
+    /// Messages in them.
+    pub messages: u64,
+    /// Bytes of these messages.
+    pub message_bytes: u64,
+    /// Checkpoints finished.
+    pub checkpoints: u64,
+    /// Segments dropped or kept for reuse.
+    pub segments_dropped: u64,
+    /// Segments rewritten.
+    pub segments_rewritten: u64,
+}
+
+/// Whether the broker can do its work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It can.
+    Serving,
+    /// The store failed: it reads and counts, and takes nothing. The first reason.
+    StoreFailed(String),
+    /// It is on its way out.
+    ShuttingDown,
+}
