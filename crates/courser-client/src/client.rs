@@ -1,0 +1,209 @@
+//! The connection to a broker, and the calls that need no stream.
+
+use std::time::Duration;
+
+use courser_proto::v1::{admin_client::AdminClient, broker_client::BrokerClient};
+use tonic::transport::{Channel, Endpoint};
+use tonic_health::pb::{HealthCheckRequest, health_check_response, health_client::HealthClient};
+
+use crate::{error::Error, subscription::ConsumerOptions, time::to_wire_duration, wire};
+
+/// Bytes of the largest answer or request: a message of the largest size that a broker can be
+/// configured for, and room for what is around it.
+const MESSAGE_BYTES_MAX: usize = 72 * 1024 * 1024;
+/// Bytes on their way on one stream before the receiver has taken any: at 1 ms of round trip this is
+/// 1 GiB a second.
+const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+/// The same for all streams of the connection together.
+const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+
+/// How to connect.
+#[derive(Clone, Debug)]
+pub struct ConnectOptions {
+    /// How long the connection may take to come about.
+    pub connect_timeout: Duration,
+    /// How often a silent connection is asked whether it is alive.
+    pub keep_alive_interval: Duration,
+    /// How long the answer to that may take.
+    pub keep_alive_timeout: Duration,
+}
+
+impl Default for ConnectOptions {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(5),
+            keep_alive_interval: Duration::from_secs(20),
+            keep_alive_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// One connection to a broker. Cheap to clone; clones share the connection.
+#[derive(Clone, Debug)]
+pub struct Client {
+    pub(crate) broker: BrokerClient<Channel>,
+    pub(crate) admin: AdminClient<Channel>,
+    health: HealthClient<Channel>,
+}
+
+impl Client {
+    /// Connects, and answers when the connection stands.
+    ///
+    /// # Errors
+    /// `Address`, `Unreachable`.
+    pub async fn connect(url: &str) -> Result<Self, Error> {
+        Self::connect_with(url, &ConnectOptions::default()).await
+    }
+
+    /// The same, with options.
+    ///
+    /// # Errors
+    /// `Address`, `Unreachable`.
+    pub async fn connect_with(url: &str, options: &ConnectOptions) -> Result<Self, Error> {
+        let channel = endpoint(url, options)?
+            .connect()
+            .await
+            .map_err(|error| unreachable(&error))?;
+        Ok(Self::over(channel))
+    }
+
+    /// Connects when the first call is made, and again whenever the connection was lost.
+    ///
+    /// # Errors
+    /// `Address`.
+    pub fn lazy(url: &str, options: &ConnectOptions) -> Result<Self, Error> {
+        Ok(Self::over(endpoint(url, options)?.connect_lazy()))
+    }
+
+    fn over(channel: Channel) -> Self {
+        Self {
+            broker: BrokerClient::new(channel.clone())
+                .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(MESSAGE_BYTES_MAX),
+            admin: AdminClient::new(channel.clone())
+                .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(MESSAGE_BYTES_MAX),
+            health: HealthClient::new(channel),
+        }
+    }
+
+    /// Publishes messages, all or nothing, and answers when they are as safe as was asked for. For
+    /// more than a few a second a [`Publisher`](crate::Publisher) is faster.
+    ///
+    /// # Errors
+    /// `Refused`: nothing was published. `Unreachable`: it may or may not have been.
+    pub async fn publish(
+        &self,
+        request: wire::PublishRequest,
+    ) -> Result<Vec<wire::PublishResult>, Error> {
+        Ok(self
+            .broker
+            .clone()
+            .publish(request)
+            .await?
+            .into_inner()
+            .results)
+    }
+
+    /// Takes up to `options.max_messages` entries, waiting up to `wait` for the first.
+    ///
+    /// # Errors
+    /// `Refused`, `Unreachable`.
+    pub async fn pull(
+        &self,
+        options: ConsumerOptions,
+        wait: Duration,
+    ) -> Result<Vec<wire::Delivery>, Error> {
+        let request = wire::PullRequest {
+            queue: options.queue,
+            consumer: options.consumer,
+            max_messages: options.max_messages,
+            max_bytes: options.max_bytes,
+            lease: options.lease.map(to_wire_duration),
+            wait: Some(to_wire_duration(wait)),
+            auto_ack: options.auto_ack,
+        };
+        Ok(self
+            .broker
+            .clone()
+            .pull(request)
+            .await?
+            .into_inner()
+            .deliveries)
+    }
+
+    /// Settles leases, whichever call they came from. Every lease id has a result of its own in the
+    /// answer.
+    ///
+    /// # Errors
+    /// `Refused`: nothing was settled. `Unreachable`: it may or may not have been.
+    pub async fn settle(&self, settle: wire::Settle) -> Result<wire::Settled, Error> {
+        let request = wire::SettleRequest {
+            settle: Some(settle),
+        };
+        let response = self.broker.clone().settle(request).await?.into_inner();
+        Ok(response.settled.unwrap_or_default())
+    }
+
+    /// Whether the broker takes and gives messages.
+    ///
+    /// # Errors
+    /// `Unreachable`.
+    pub async fn is_serving(&self) -> Result<bool, Error> {
+        let answer = self
+            .health
+            .clone()
+            .check(HealthCheckRequest::default())
+            .await?
+            .into_inner();
+        Ok(answer.status() == health_check_response::ServingStatus::Serving)
+    }
+}
+
+fn endpoint(url: &str, options: &ConnectOptions) -> Result<Endpoint, Error> {
+    let address = |why: &str| Error::Address {
+        url: url.to_owned(),
+        why: why.to_owned(),
+    };
+    if !url.starts_with("http://") {
+        return Err(address("it must start with http://"));
+    }
+    let endpoint = Endpoint::from_shared(url.to_owned())
+        .map_err(|_| address("it must look like http://host:port"))?;
+    Ok(endpoint
+        .connect_timeout(options.connect_timeout)
+        .http2_keep_alive_interval(options.keep_alive_interval)
+        .keep_alive_timeout(options.keep_alive_timeout)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .tcp_nodelay(true))
+}
+
+fn unreachable(error: &tonic::transport::Error) -> Error {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    Error::Unreachable(cause.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_without_scheme_is_refused_with_a_hint() {
+        let error = endpoint("localhost:7420", &ConnectOptions::default()).unwrap_err();
+        assert!(error.to_string().contains("http://"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_broker_that_is_not_there_is_unreachable() {
+        // Port 9 (discard) of this machine: nobody listens there.
+        let error = Client::connect("http://127.0.0.1:9").await.unwrap_err();
+        assert!(error.is_unreachable(), "{error:?}");
+        let lazy = Client::lazy("http://127.0.0.1:9", &ConnectOptions::default()).unwrap();
+        let error = lazy.is_serving().await.unwrap_err();
+        assert!(error.is_unreachable(), "{error:?}");
+    }
+}

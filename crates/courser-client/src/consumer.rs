@@ -1,0 +1,203 @@
+//! Consumes a queue, delivery by delivery.
+
+use std::{ops::Deref, time::Duration, vec};
+
+use tokio::{sync::mpsc, task::JoinHandle};
+
+use crate::{
+    client::Client,
+    error::Error,
+    settler::{Settlement, Settler, Verb},
+    subscription::{ConsumerOptions, Subscription},
+    time::to_wire_duration,
+    wire::{self, Extend, Message, Nack, Reject, subscribe_response::Kind},
+};
+
+/// Receives deliveries; each settles itself. Dropping it ends the leases of what was delivered and not
+/// settled, which counts as a failed attempt: settle, or [`Consumer::close`], first.
+#[derive(Debug)]
+pub struct Consumer {
+    /// Bounded by the credit, which the broker keeps.
+    batches: mpsc::UnboundedReceiver<Result<Vec<wire::Delivery>, Error>>,
+    batch: vec::IntoIter<wire::Delivery>,
+    settler: Settler,
+    reader: JoinHandle<()>,
+}
+
+impl Client {
+    /// Consumes a queue.
+    ///
+    /// # Errors
+    /// `Refused`, `Unreachable`.
+    pub async fn consumer(&self, options: ConsumerOptions) -> Result<Consumer, Error> {
+        let subscription = self.subscribe(options).await?;
+        let settler = Settler::new(subscription.settles());
+        let (sender, batches) = mpsc::unbounded_channel();
+        let reader = tokio::spawn(read(subscription, settler.clone(), sender));
+        Ok(Consumer {
+            batches,
+            batch: Vec::new().into_iter(),
+            settler,
+            reader,
+        })
+    }
+}
+
+impl Consumer {
+    /// The next delivery; `None` when the broker ended the stream.
+    ///
+    /// # Errors
+    /// `Refused`: for example the queue was deleted. `Unreachable`: the connection broke. In both
+    /// cases the leases have ended.
+    pub async fn next(&mut self) -> Result<Option<Delivery>, Error> {
+        loop {
+            if let Some(delivery) = self.batch.next() {
+                return Ok(Some(Delivery {
+                    delivery,
+                    settler: self.settler.clone(),
+                }));
+            }
+            match self.batches.recv().await {
+                Some(batch) => self.batch = batch?.into_iter(),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// The deliveries that are here already or come next, at least one; `None` when the broker ended
+    /// the stream.
+    ///
+    /// # Errors
+    /// As [`Consumer::next`].
+    pub async fn next_batch(&mut self) -> Result<Option<Vec<Delivery>>, Error> {
+        let Some(first) = self.next().await? else {
+            return Ok(None);
+        };
+        let mut deliveries = vec![first];
+        let settler = &self.settler;
+        deliveries.extend(self.batch.by_ref().map(|delivery| Delivery {
+            delivery,
+            settler: settler.clone(),
+        }));
+        Ok(Some(deliveries))
+    }
+
+    /// Gives back, without blame, what was received and never handed out by [`Consumer::next`], waits
+    /// until every settlement is answered, and ends the subscription.
+    pub async fn close(mut self) {
+        let mut unseen: Vec<u64> = self
+            .batch
+            .by_ref()
+            .map(|delivery| delivery.lease_id)
+            .collect();
+        while let Ok(Ok(batch)) = self.batches.try_recv() {
+            unseen.extend(batch.iter().map(|delivery| delivery.lease_id));
+        }
+        for lease_id in unseen.into_iter().filter(|lease_id| *lease_id != 0) {
+            drop(self.settler.settle(Verb::Release(lease_id)));
+        }
+        self.settler.idle().await;
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.reader.abort();
+        self.settler
+            .fail(&Error::Unreachable("the consumer was closed".to_owned()));
+    }
+}
+
+async fn read(
+    mut subscription: Subscription,
+    settler: Settler,
+    batches: mpsc::UnboundedSender<Result<Vec<wire::Delivery>, Error>>,
+) {
+    loop {
+        match subscription.next().await {
+            Ok(Some(Kind::Deliveries(deliveries))) => {
+                if batches.send(Ok(deliveries.deliveries)).is_err() {
+                    return;
+                }
+            }
+            Ok(Some(Kind::Settled(settled))) => settler.settled(settled),
+            Ok(Some(Kind::Heartbeat(_))) => {}
+            Ok(None) => return settler.fail(&Error::stream_ended()),
+            Err(error) => {
+                settler.fail(&error);
+                let _ = batches.send(Err(error));
+                return;
+            }
+        }
+    }
+}
+
+/// One hand-over of a message, and the hold on it. Dropped unsettled, it stays with this consumer
+/// until its lease runs out.
+#[derive(Debug)]
+pub struct Delivery {
+    delivery: wire::Delivery,
+    settler: Settler,
+}
+
+impl Deref for Delivery {
+    type Target = wire::Delivery;
+
+    fn deref(&self) -> &wire::Delivery {
+        &self.delivery
+    }
+}
+
+impl Delivery {
+    /// The message.
+    ///
+    /// # Panics
+    /// When the broker sent a delivery without a message, which breaks the contract.
+    #[must_use]
+    pub fn message(&self) -> &Message {
+        self.delivery
+            .message
+            .as_ref()
+            .expect("every delivery has a message")
+    }
+
+    /// Done: forget the entry.
+    pub fn ack(self) -> Settlement {
+        self.settler.settle(Verb::Ack(self.delivery.lease_id))
+    }
+
+    /// Failed: counts as an attempt. Comes again after `retry_after`, or the queue's backoff.
+    pub fn nack(self, retry_after: Option<Duration>, error: impl Into<String>) -> Settlement {
+        self.settler.settle(Verb::Nack(Nack {
+            lease_id: self.delivery.lease_id,
+            retry_after: retry_after.map(to_wire_duration),
+            error: error.into(),
+        }))
+    }
+
+    /// Give back without blame: ready at once, at its old place.
+    pub fn release(self) -> Settlement {
+        self.settler.settle(Verb::Release(self.delivery.lease_id))
+    }
+
+    /// Give up on the entry: to the dead-letter queue with it.
+    pub fn dead_letter(
+        self,
+        reason: impl Into<String>,
+        description: impl Into<String>,
+    ) -> Settlement {
+        self.settler.settle(Verb::DeadLetter(Reject {
+            lease_id: self.delivery.lease_id,
+            reason: reason.into(),
+            description: description.into(),
+        }))
+    }
+
+    /// Hold the lease until `by` from now.
+    pub fn extend(&self, by: Duration) -> Settlement {
+        self.settler.settle(Verb::Extend(Extend {
+            lease_id: self.delivery.lease_id,
+            by: Some(to_wire_duration(by)),
+        }))
+    }
+}

@@ -1,0 +1,134 @@
+//! A subscription as it is: deliveries and results in batches in, settlements in batches out.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::Streaming;
+
+use crate::{
+    client::Client,
+    error::Error,
+    time::to_wire_duration,
+    wire::{
+        Open, Settle, SubscribeRequest, SubscribeResponse, subscribe_request,
+        subscribe_response::Kind,
+    },
+};
+
+/// What to consume, and how much at once.
+#[derive(Clone, Debug, Default)]
+pub struct ConsumerOptions {
+    /// The queue.
+    pub queue: String,
+    /// A name for people, shown in stats and in the history of attempts.
+    pub consumer: String,
+    /// Deliveries that may be unsettled at once; 0 is the broker's default (100, for `pull` 1).
+    pub max_messages: u32,
+    /// Their bytes; 0 is the broker's default (16 MiB).
+    pub max_bytes: u64,
+    /// How long a delivery may stay unsettled; `None` is the queue's.
+    pub lease: Option<Duration>,
+    /// Entries are acked as they are handed over: at most once.
+    pub auto_ack: bool,
+}
+
+impl ConsumerOptions {
+    /// Consumes `queue` with all defaults.
+    #[must_use]
+    pub fn new(queue: impl Into<String>) -> Self {
+        Self {
+            queue: queue.into(),
+            ..Self::default()
+        }
+    }
+}
+
+impl Client {
+    /// Opens a subscription without anything around it.
+    ///
+    /// # Errors
+    /// `Refused`, `Unreachable`.
+    pub async fn subscribe(&self, options: ConsumerOptions) -> Result<Subscription, Error> {
+        let open = Open {
+            queue: options.queue,
+            consumer: options.consumer,
+            max_messages: options.max_messages,
+            max_bytes: options.max_bytes,
+            lease: options.lease.map(to_wire_duration),
+            auto_ack: options.auto_ack,
+        };
+        // Without a bound of its own: the credit bounds how many leases there are to settle.
+        let (requests, receiver) = mpsc::unbounded_channel();
+        let open = SubscribeRequest {
+            kind: Some(subscribe_request::Kind::Open(open)),
+        };
+        requests.send(open).map_err(|_| Error::stream_ended())?;
+        let requests_stream = UnboundedReceiverStream::new(receiver);
+        let responses = self
+            .broker
+            .clone()
+            .subscribe(requests_stream)
+            .await?
+            .into_inner();
+        Ok(Subscription {
+            settles: SettleSender { requests },
+            responses,
+        })
+    }
+}
+
+/// Receives batches of deliveries, and the results of settlements. Dropping it ends the leases of what
+/// was delivered and not settled.
+#[derive(Debug)]
+pub struct Subscription {
+    settles: SettleSender,
+    responses: Streaming<SubscribeResponse>,
+}
+
+impl Subscription {
+    /// What settles the deliveries of this subscription.
+    #[must_use]
+    pub fn settles(&self) -> SettleSender {
+        self.settles.clone()
+    }
+
+    /// The next deliveries or results; heartbeats are passed over. `None` when the broker ended the
+    /// stream.
+    ///
+    /// # Errors
+    /// `Refused`: for example the queue was deleted. `Unreachable`: the connection broke.
+    pub async fn next(&mut self) -> Result<Option<Kind>, Error> {
+        loop {
+            match self.responses.message().await? {
+                None => return Ok(None),
+                Some(SubscribeResponse {
+                    kind: None | Some(Kind::Heartbeat(_)),
+                }) => {}
+                Some(SubscribeResponse { kind }) => return Ok(kind),
+            }
+        }
+    }
+}
+
+/// Settles deliveries of one subscription. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct SettleSender {
+    requests: mpsc::UnboundedSender<SubscribeRequest>,
+}
+
+impl SettleSender {
+    /// Sends settlements of up to 10,000 leases, each lease once. Their results come with
+    /// [`Subscription::next`].
+    ///
+    /// # Errors
+    /// `Unreachable`: the stream has ended, [`Subscription::next`] says why.
+    pub fn send(&self, settle: Settle) -> Result<(), Error> {
+        let request = SubscribeRequest {
+            kind: Some(subscribe_request::Kind::Settle(settle)),
+        };
+        self.requests
+            .send(request)
+            .map_err(|_| Error::stream_ended())
+    }
+}
