@@ -13,7 +13,7 @@ const BUCKETS: usize = PER_DOUBLING * DOUBLINGS;
 /// Counts of durations. Takes memory from the first one on.
 #[derive(Clone, Debug, Default)]
 pub struct Histogram {
-    buckets: Option<Box<[u64; BUCKETS]>>,
+    buckets: Option<Box<[u32; BUCKETS]>>,
     count: u64,
     sum_micros: u64,
 }
@@ -23,7 +23,8 @@ impl Histogram {
     pub fn record(&mut self, duration: Duration) {
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let buckets = self.buckets.get_or_insert_with(|| Box::new([0; BUCKETS]));
-        buckets[bucket(micros)] += 1;
+        let bucket = &mut buckets[bucket(micros)];
+        *bucket = bucket.saturating_add(1);
         self.count += 1;
         self.sum_micros = self.sum_micros.saturating_add(micros);
     }
@@ -54,7 +55,7 @@ impl Histogram {
         let rank = ((self.count as f64 * share).ceil() as u64).clamp(1, self.count);
         let mut seen = 0;
         let index = buckets.iter().position(|count| {
-            seen += count;
+            seen += u64::from(*count);
             seen >= rank
         })?;
         Some(Duration::from_micros(upper(index)))
@@ -71,7 +72,7 @@ impl Histogram {
             .iter()
             .enumerate()
             .filter(|(i, _)| upper(*i) <= micros)
-            .map(|(_, n)| n)
+            .map(|(_, n)| u64::from(*n))
             .sum()
     }
 }

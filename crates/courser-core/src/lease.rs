@@ -1,8 +1,20 @@
 //! A consumer's hold on an entry, and what it can say of it.
 
-use std::time::Duration;
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
-use crate::id::LeaseId;
+use rustc_hash::FxHashMap;
+
+use crate::{
+    error::LeaseError,
+    id::{ConsumerId, LeaseId, QueueId, Seq},
+    limits,
+    time::Timestamp,
+};
 
 /// What a consumer says of one lease.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,4 +56,159 @@ pub struct DeadLetterReason {
     pub reason: Box<str>,
     /// A sentence.
     pub description: Box<str>,
+}
+
+/// A lease that is held.
+#[derive(Clone, Debug)]
+pub(crate) struct Lease {
+    pub(crate) queue: QueueId,
+    pub(crate) seq: Seq,
+    /// `None` when it belongs to no connection.
+    pub(crate) consumer: Option<ConsumerId>,
+    pub(crate) consumer_name: Arc<str>,
+    pub(crate) delivered_at: Timestamp,
+    pub(crate) deadline: Timestamp,
+    /// Which delivery of its consumer it was, from 0.
+    pub(crate) ordinal: u64,
+    pub(crate) size: u32,
+}
+
+/// All leases, with their deadlines.
+#[derive(Debug)]
+pub(crate) struct Leases {
+    held: FxHashMap<LeaseId, Lease>,
+    /// Earliest first. An item counts only while its lease is held and ends at that moment.
+    deadlines: BinaryHeap<Reverse<(Timestamp, LeaseId)>>,
+    /// Leases that ran out, with the entry they were of: the latest ones, for late answers.
+    ended: FxHashMap<LeaseId, (QueueId, Seq)>,
+    ended_order: VecDeque<LeaseId>,
+    next: LeaseId,
+}
+
+/// Bits of a lease id that count leases; those above name the start of the broker.
+const COUNT_BITS: u32 = 48;
+
+impl Leases {
+    /// `epoch` differs from start to start, so that a lease id of an earlier one is known as such.
+    pub(crate) fn new(epoch: u64) -> Self {
+        Self {
+            held: FxHashMap::default(),
+            deadlines: BinaryHeap::new(),
+            ended: FxHashMap::default(),
+            ended_order: VecDeque::new(),
+            next: LeaseId(epoch << COUNT_BITS | 1),
+        }
+    }
+
+    pub(crate) fn next_id(&self) -> LeaseId {
+        self.next
+    }
+
+    /// Holds a lease under the id that `next_id` gave.
+    pub(crate) fn hold(&mut self, lease: Lease) {
+        let id = self.next;
+        self.next.0 += 1;
+        self.push_deadline(lease.deadline, id);
+        self.held.insert(id, lease);
+    }
+
+    pub(crate) fn get(&self, id: LeaseId) -> Option<&Lease> {
+        self.held.get(&id)
+    }
+
+    pub(crate) fn extend(&mut self, id: LeaseId, deadline: Timestamp) {
+        if let Some(lease) = self.held.get_mut(&id) {
+            lease.deadline = deadline;
+            self.push_deadline(deadline, id);
+        }
+    }
+
+    /// Ends a lease by its holder's word.
+    pub(crate) fn take(&mut self, id: LeaseId) -> Option<Lease> {
+        self.held.remove(&id)
+    }
+
+    /// Ends a lease against its holder, who may still answer late.
+    pub(crate) fn end(&mut self, id: LeaseId) -> Option<Lease> {
+        let lease = self.held.remove(&id)?;
+        if self.ended_order.len() >= limits::EXPIRED_LEASES_KEPT
+            && let Some(oldest) = self.ended_order.pop_front()
+        {
+            self.ended.remove(&oldest);
+        }
+        self.ended_order.push_back(id);
+        self.ended.insert(id, (lease.queue, lease.seq));
+        Some(lease)
+    }
+
+    /// The lease belongs to no connection any more.
+    pub(crate) fn orphan(&mut self, id: LeaseId) {
+        if let Some(lease) = self.held.get_mut(&id) {
+            lease.consumer = None;
+        }
+    }
+
+    /// The entry that a lease was of which ran out not long ago.
+    pub(crate) fn ended(&self, id: LeaseId) -> Option<(QueueId, Seq)> {
+        self.ended.get(&id).copied()
+    }
+
+    /// A late answer was honoured, there will be no second.
+    pub(crate) fn forget_ended(&mut self, id: LeaseId) {
+        self.ended.remove(&id);
+    }
+
+    /// Why a lease that is not held cannot be settled.
+    pub(crate) fn error(&self, id: LeaseId) -> LeaseError {
+        let of_earlier_start = id.0 >> COUNT_BITS < self.next.0 >> COUNT_BITS && id.0 != 0;
+        if of_earlier_start || self.ended.contains_key(&id) {
+            LeaseError::Expired
+        } else {
+            LeaseError::Unknown
+        }
+    }
+
+    /// The next lease whose deadline is not after `now`.
+    pub(crate) fn next_expired(&mut self, now: Timestamp) -> Option<LeaseId> {
+        self.poll_timeout().filter(|deadline| *deadline <= now)?;
+        self.deadlines.pop().map(|Reverse((_, id))| id)
+    }
+
+    /// The next deadline.
+    pub(crate) fn poll_timeout(&mut self) -> Option<Timestamp> {
+        while let Some(Reverse((deadline, id))) = self.deadlines.peek() {
+            if self
+                .held
+                .get(id)
+                .is_some_and(|lease| lease.deadline == *deadline)
+            {
+                return Some(*deadline);
+            }
+            self.deadlines.pop();
+        }
+        None
+    }
+
+    /// All that are held.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (LeaseId, &Lease)> {
+        self.held.iter().map(|(id, lease)| (*id, lease))
+    }
+
+    /// Forgets all leases of a queue that is gone.
+    pub(crate) fn forget_queue(&mut self, queue: QueueId) {
+        self.held.retain(|_, lease| lease.queue != queue);
+        self.ended.retain(|_, (of, _)| *of != queue);
+    }
+
+    fn push_deadline(&mut self, deadline: Timestamp, id: LeaseId) {
+        // Settled leases leave their deadlines behind; they are cleared out when they are most.
+        if self.deadlines.len() > 1_024 + 2 * self.held.len() {
+            let held = &self.held;
+            self.deadlines.retain(|Reverse((deadline, id))| {
+                held.get(id)
+                    .is_some_and(|lease| lease.deadline == *deadline)
+            });
+        }
+        self.deadlines.push(Reverse((deadline, id)));
+    }
 }

@@ -85,7 +85,7 @@ pub const EXPIRED_LEASES_KEPT: usize = 10_000;
 /// Entries of a chunk: at 20 bytes each a chunk stays far below the index's 16 KiB a value.
 pub const CHUNK_ENTRIES: u64 = 256;
 /// Chunks of a queue that stay in memory ahead of its consumers once they are in the index.
-pub const WINDOW_CHUNKS: u64 = 16;
+pub const WINDOW_CHUNKS: u64 = 4;
 /// Deliveries handed to one consumer before the next one has its turn.
 pub const DELIVERY_QUANTUM: usize = 64;
 /// Bytes handed to a consumer's connection and not yet taken by it: a client that stops reading holds

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use crate::{
     id::{ChunkNo, Position, QueueId, Seq},
+    limits::ATTEMPTS_KEPT,
     message::Message,
     options::QueueDefinition,
     time::Timestamp,
@@ -91,7 +92,7 @@ pub struct ChunkEntry {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Note {
     /// The last failed attempts, oldest first, at most
-    /// [`ATTEMPTS_KEPT`](crate::limits::ATTEMPTS_KEPT).
+    /// [`ATTEMPTS_KEPT`].
     pub attempts: Vec<Attempt>,
     /// Why it is in a dead-letter queue.
     pub dead_letter: Option<DeadLetter>,
@@ -199,4 +200,17 @@ pub struct Checkpoint {
     pub next_position: Position,
     /// The id that the next queue gets.
     pub next_queue: QueueId,
+}
+
+impl Note {
+    /// Remembers a failed attempt, once, and at most the last few.
+    pub fn add_attempt(&mut self, attempt: Attempt) {
+        if self.attempts.contains(&attempt) {
+            return;
+        }
+        if self.attempts.len() >= ATTEMPTS_KEPT {
+            self.attempts.remove(0);
+        }
+        self.attempts.push(attempt);
+    }
 }

@@ -1,0 +1,175 @@
+//! All queues of a broker, and what is done with them: the one state machine.
+//!
+//! A `Broker` never reads a clock, touches a disk or wakes a task. Four kinds of method:
+//!
+//! - getters: `view`, `views`, `peek`
+//! - commands: `create_queue`, `publish`, `subscribe`, `settle`, ...
+//! - `handle_*`, news of the world: `handle_timeout`, `handle_taken`, `handle_disconnect`
+//! - `poll_*` and `drain_*`, what it wants done: `poll_deliveries`, `poll_timeout`, `drain_records`
+//!
+//! At each turn: `handle_timeout(now)`, then the commands, then `poll_deliveries`, then
+//! `drain_records`. `now` never goes back. A command that returns an error changed nothing. Nothing
+//! that a command answered may be told to anybody before the records drained after it are durable.
+//!
+//! What needs entries that only the index holds takes a [`Pager`]; when it cannot read, the
+//! broker goes on without, and its owner knows that the store failed.
+
+mod admin;
+mod definitions;
+mod delivery;
+mod publish;
+mod recovery;
+mod settle;
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap},
+    sync::Arc,
+};
+
+use rustc_hash::FxHashMap;
+
+use crate::{
+    consumer::Consumer,
+    id::{ChunkNo, ConsumerId, Position, QueueId, Seq},
+    lease::Leases,
+    queue::Queue,
+    random::Random,
+    record::Record,
+    routing::Routing,
+    time::Timestamp,
+};
+pub use crate::{consumer::ConsumerOptions, queue::Pager};
+pub use admin::{RedriveStep, RedriveTask};
+pub use delivery::HandOver;
+pub use publish::{Placed, Placement};
+
+/// Everything that a broker knows, but for the bodies of messages.
+#[derive(Debug)]
+pub struct Broker {
+    queues: FxHashMap<QueueId, Queue>,
+    names: BTreeMap<Arc<str>, QueueId>,
+    routing: Routing,
+    consumers: FxHashMap<ConsumerId, Consumer>,
+    leases: Leases,
+    /// When delayed entries are due, earliest first. An item counts only while its entry waits for
+    /// that moment.
+    due: BinaryHeap<Reverse<(Timestamp, QueueId, Seq)>>,
+    /// Queues that may have something to deliver.
+    active: Vec<QueueId>,
+    next_position: Position,
+    next_queue: QueueId,
+    next_consumer: ConsumerId,
+    random: Random,
+    /// Facts to be made durable, in the order in which they became true.
+    records: Vec<Record>,
+    /// One of the records must be synced before anybody hears of it.
+    sync_records: bool,
+    /// Queues that the index may still have.
+    deleted_queues: Vec<QueueId>,
+    /// Consumers whose queue was deleted.
+    ended: Vec<ConsumerId>,
+    /// Chunks of the checkpoint on its way.
+    checkpointed: Vec<(QueueId, ChunkNo)>,
+    /// Entries that came since the last checkpoint began: what memory may have grown by.
+    grown: u64,
+}
+
+/// Facts for the store, and whether they must be synced before anybody hears of them.
+#[derive(Debug, Default)]
+pub struct Drained {
+    /// In the order in which they became true.
+    pub records: Vec<Record>,
+    /// When not, written is enough.
+    pub sync: bool,
+}
+
+impl Broker {
+    /// An empty broker. `epoch` differs from start to start; `seed` is for jitter.
+    #[must_use]
+    pub fn new(epoch: u64, seed: u64) -> Self {
+        Self {
+            queues: FxHashMap::default(),
+            names: BTreeMap::new(),
+            routing: Routing::default(),
+            consumers: FxHashMap::default(),
+            leases: Leases::new(epoch),
+            due: BinaryHeap::new(),
+            active: Vec::new(),
+            next_position: Position(1),
+            next_queue: QueueId(1),
+            next_consumer: ConsumerId(1),
+            random: Random::new(seed),
+            records: Vec::new(),
+            sync_records: false,
+            deleted_queues: Vec::new(),
+            ended: Vec::new(),
+            checkpointed: Vec::new(),
+            grown: 0,
+        }
+    }
+
+    /// The position that the next message gets.
+    #[must_use]
+    pub fn next_position(&self) -> Position {
+        self.next_position
+    }
+
+    /// Entries that came since the last checkpoint began.
+    #[must_use]
+    pub fn grown(&self) -> u64 {
+        self.grown
+    }
+
+    /// The next moment at which `handle_timeout` has something to do.
+    #[must_use]
+    pub fn poll_timeout(&mut self) -> Option<Timestamp> {
+        let due = self.due.peek().map(|Reverse((at, _, _))| *at);
+        self.leases.poll_timeout().into_iter().chain(due).min()
+    }
+
+    /// Leases that ran out, delays that have passed.
+    pub fn handle_timeout(&mut self, now: Timestamp, pager: &mut Pager<'_>) {
+        while let Some(lease) = self.leases.next_expired(now) {
+            self.expire(lease, now);
+        }
+        while let Some(Reverse((at, queue, seq))) = self.due.peek().copied()
+            && at <= now
+        {
+            self.due.pop();
+            if let Some(of) = self.queues.get_mut(&queue) {
+                of.wake(seq, at, pager);
+                self.activate(queue);
+            }
+        }
+    }
+
+    /// What became true since the last time.
+    #[must_use]
+    pub fn drain_records(&mut self) -> Drained {
+        let records = std::mem::take(&mut self.records);
+        Drained {
+            records,
+            sync: std::mem::take(&mut self.sync_records),
+        }
+    }
+
+    /// Consumers whose queue was deleted since the last time.
+    #[must_use]
+    pub fn drain_ended(&mut self) -> Vec<ConsumerId> {
+        std::mem::take(&mut self.ended)
+    }
+
+    fn activate(&mut self, queue: QueueId) {
+        if let Some(of) = self.queues.get_mut(&queue)
+            && !of.active
+        {
+            of.active = true;
+            self.active.push(queue);
+        }
+    }
+
+    fn id(&self, name: &str) -> Option<QueueId> {
+        self.names.get(name).copied()
+    }
+}

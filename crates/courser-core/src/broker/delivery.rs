@@ -1,0 +1,272 @@
+//! Handing entries over to consumers: who gets what, and when.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use super::{Broker, ConsumerOptions};
+use crate::{
+    consumer::Consumer,
+    error::QueueError,
+    id::{ConsumerId, LeaseId, Position},
+    lease::{Lease, Leases},
+    limits,
+    options::Durability,
+    queue::{Pager, Queue, Taken},
+    record::{Note, Record},
+    time::Timestamp,
+};
+
+/// An entry that goes to a consumer.
+#[derive(Clone, Debug)]
+pub struct HandOver {
+    /// To whom.
+    pub consumer: ConsumerId,
+    /// To settle it with; 0 with auto-ack.
+    pub lease_id: LeaseId,
+    /// 1 for the first.
+    pub attempt: u32,
+    /// When the lease runs out.
+    pub lease_until: Timestamp,
+    /// The message.
+    pub position: Position,
+    /// Its size in bytes.
+    pub size: u32,
+    /// What else is known of the entry.
+    pub note: Option<Arc<Note>>,
+}
+
+impl Broker {
+    /// Adds a consumer to a queue.
+    ///
+    /// # Errors
+    /// `NotFound`, `TooManyConsumers`.
+    pub fn subscribe(
+        &mut self,
+        queue: &str,
+        options: ConsumerOptions,
+    ) -> Result<ConsumerId, QueueError> {
+        let id = self.id(queue).ok_or_else(|| QueueError::NotFound {
+            name: queue.to_owned(),
+        })?;
+        let of = self.queues.get_mut(&id).expect("a name has its queue");
+        if of.consumers.len() >= limits::CONSUMERS_PER_QUEUE_MAX {
+            let (name, max) = (queue.to_owned(), limits::CONSUMERS_PER_QUEUE_MAX);
+            return Err(QueueError::TooManyConsumers { name, max });
+        }
+        let consumer = self.next_consumer;
+        self.next_consumer.0 += 1;
+        of.consumers.push_back(consumer);
+        self.consumers.insert(consumer, Consumer::new(id, options));
+        self.activate(id);
+        Ok(consumer)
+    }
+
+    /// A consumer's connection has taken this much in all of what was handed to it.
+    pub fn handle_taken(&mut self, consumer: ConsumerId, messages: u64, bytes: u64) {
+        if let Some(of) = self.consumers.get_mut(&consumer) {
+            of.take(messages, bytes);
+            let queue = of.queue;
+            self.activate(queue);
+        }
+    }
+
+    /// Whether deliveries wait for the consumer's connection to take what it was handed.
+    #[must_use]
+    pub fn is_behind(&self, consumer: ConsumerId) -> bool {
+        self.consumers
+            .get(&consumer)
+            .is_some_and(Consumer::is_behind)
+    }
+
+    /// A consumer is gone. What it holds is given back at once: without blame what its connection had
+    /// not taken (tell with `handle_taken` first), as a failed attempt the rest.
+    pub fn handle_disconnect(&mut self, consumer: ConsumerId, now: Timestamp) {
+        let Some(of) = self.consumers.get(&consumer) else {
+            return;
+        };
+        let (queue, taken) = (of.queue, of.taken);
+        let leases: Vec<_> = of.leases().collect();
+        for lease in leases {
+            self.give_up(lease, taken, now);
+        }
+        self.leave(consumer);
+        self.activate(queue);
+    }
+
+    /// A consumer needs no more, and what it holds stays leased.
+    pub fn detach(&mut self, consumer: ConsumerId) {
+        let Some(of) = self.consumers.get(&consumer) else {
+            return;
+        };
+        let leases: Vec<_> = of.leases().collect();
+        for lease in leases {
+            self.leases.orphan(lease);
+        }
+        self.leave(consumer);
+    }
+
+    /// A consumer that holds nothing any more is forgotten.
+    fn leave(&mut self, consumer: ConsumerId) {
+        if let Some(of) = self.consumers.remove(&consumer)
+            && let Some(queue) = self.queues.get_mut(&of.queue)
+        {
+            queue.consumers.retain(|id| *id != consumer);
+        }
+    }
+
+    /// Hands over what can be handed over, about `limit` entries; answers whether there is more.
+    pub fn poll_deliveries(
+        &mut self,
+        now: Timestamp,
+        limit: usize,
+        pager: &mut Pager<'_>,
+        out: &mut Vec<HandOver>,
+    ) -> bool {
+        let end = out.len() + limit;
+        while out.len() < end {
+            let Some(id) = self.active.pop() else {
+                return false;
+            };
+            let Some(queue) = self.queues.get_mut(&id) else {
+                continue;
+            };
+            queue.active = false;
+            let mut hand = Hand {
+                consumers: &mut self.consumers,
+                leases: &mut self.leases,
+                records: &mut self.records,
+                sync: &mut self.sync_records,
+                now,
+            };
+            if hand.serve(queue, end, pager, out) {
+                queue.active = true;
+                self.active.insert(0, id);
+            }
+        }
+        !self.active.is_empty()
+    }
+}
+
+/// What handing over touches beside the queue.
+struct Hand<'a> {
+    consumers: &'a mut FxHashMap<ConsumerId, Consumer>,
+    leases: &'a mut Leases,
+    records: &'a mut Vec<Record>,
+    sync: &'a mut bool,
+    now: Timestamp,
+}
+
+impl Hand<'_> {
+    /// Serves the consumers of a queue in turn; answers whether `end` was reached before all was done.
+    fn serve(
+        &mut self,
+        queue: &mut Queue,
+        end: usize,
+        pager: &mut Pager<'_>,
+        out: &mut Vec<HandOver>,
+    ) -> bool {
+        let mut idle = 0;
+        while idle < queue.consumers.len() && queue.ready() > 0 && !queue.definition.options.paused
+        {
+            if out.len() >= end {
+                return true;
+            }
+            let Some(consumer) = queue.consumers.pop_front() else {
+                return false;
+            };
+            queue.consumers.push_back(consumer);
+            let fair = usize::try_from(queue.ready()).unwrap_or(usize::MAX) / queue.consumers.len();
+            let share = fair.clamp(1, limits::DELIVERY_QUANTUM);
+            let handed = self.hand_over(queue, consumer, share, pager, out);
+            idle = if handed == 0 { idle + 1 } else { 0 };
+        }
+        false
+    }
+
+    /// Hands up to `share` entries to one consumer; answers how many.
+    fn hand_over(
+        &mut self,
+        queue: &mut Queue,
+        id: ConsumerId,
+        share: usize,
+        pager: &mut Pager<'_>,
+        out: &mut Vec<HandOver>,
+    ) -> usize {
+        let Some(consumer) = self.consumers.get_mut(&id) else {
+            return 0;
+        };
+        let lease = consumer
+            .options
+            .lease
+            .unwrap_or(queue.definition.options.lease);
+        let deadline = self.now + lease;
+        let mut handed = 0;
+        while handed < share && queue.leased < limits::LEASES_PER_QUEUE_MAX as u64 {
+            let lease_id = self.leases.next_id();
+            let fits = |size| consumer.fits(size);
+            let Some(taken) = queue.take_next(lease_id, fits, pager) else {
+                break;
+            };
+            let lease_id = if consumer.options.auto_ack {
+                LeaseId(0)
+            } else {
+                lease_id
+            };
+            out.push(HandOver {
+                consumer: id,
+                lease_id,
+                attempt: taken.entry.failures + 1,
+                lease_until: deadline,
+                position: taken.entry.position,
+                size: taken.entry.size,
+                note: queue.note(taken.seq).cloned(),
+            });
+            if consumer.options.auto_ack {
+                consumer.hand(lease_id, taken.entry.size);
+                auto_ack(queue, &taken, self.now);
+                let id = queue.definition.id;
+                self.records.push(Record::Removed {
+                    queue: id,
+                    seq: taken.seq,
+                });
+                *self.sync |= queue.definition.options.durability == Durability::Synced;
+            } else {
+                self.leases.hold(Lease {
+                    queue: queue.definition.id,
+                    seq: taken.seq,
+                    consumer: Some(id),
+                    consumer_name: Arc::clone(&consumer.options.name),
+                    delivered_at: self.now,
+                    deadline,
+                    ordinal: consumer.handed,
+                    size: taken.entry.size,
+                });
+                consumer.hand(lease_id, taken.entry.size);
+            }
+            count_delivery(queue, &taken, self.now);
+            handed += 1;
+        }
+        handed
+    }
+}
+
+fn auto_ack(queue: &mut Queue, taken: &Taken, now: Timestamp) {
+    queue.remove(taken.seq);
+    queue.totals.acked += 1;
+    queue.ack_rate.add(now, 1);
+    queue
+        .totals
+        .end_to_end_time
+        .record(now.since(taken.entry.enqueued_at));
+}
+
+fn count_delivery(queue: &mut Queue, taken: &Taken, now: Timestamp) {
+    queue.totals.delivered += 1;
+    if taken.first && taken.entry.failures == 0 {
+        queue
+            .totals
+            .time_in_queue
+            .record(now.since(taken.entry.enqueued_at));
+    }
+}

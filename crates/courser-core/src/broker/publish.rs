@@ -1,0 +1,88 @@
+//! Publishing: which queues take a message, and at which place.
+
+use super::Broker;
+use crate::{
+    error::PublishError, id::Position, message::NewMessage, options::Durability, record::Record,
+    time::Timestamp,
+};
+
+/// Where one message went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// Its number.
+    pub position: Position,
+    /// How many queues took it.
+    pub queues: u32,
+}
+
+/// Where the messages of a request went.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// One for each message.
+    pub placed: Vec<Placed>,
+    /// A queue that took one wants it to be synced before it is confirmed.
+    pub sync: bool,
+}
+
+impl Broker {
+    /// Publishes messages, all or nothing.
+    ///
+    /// # Errors
+    /// `Unroutable` with `mandatory`.
+    pub fn publish(
+        &mut self,
+        now: Timestamp,
+        messages: &[NewMessage],
+        mandatory: bool,
+    ) -> Result<Placement, PublishError> {
+        if mandatory {
+            self.check_routable(messages)?;
+        }
+        let mut placement = Placement {
+            placed: Vec::with_capacity(messages.len()),
+            sync: false,
+        };
+        for message in messages {
+            let placed = self.place(now, message, &mut placement.sync);
+            placement.placed.push(placed);
+        }
+        Ok(placement)
+    }
+
+    fn check_routable(&mut self, messages: &[NewMessage]) -> Result<(), PublishError> {
+        match messages
+            .iter()
+            .position(|message| self.routing.route(&message.topic).is_empty())
+        {
+            None => Ok(()),
+            Some(index) => Err(PublishError::Unroutable {
+                index,
+                topic: messages[index].topic.to_string(),
+            }),
+        }
+    }
+
+    fn place(&mut self, now: Timestamp, message: &NewMessage, sync: &mut bool) -> Placed {
+        let position = self.next_position;
+        self.next_position.0 += 1;
+        let size = message.size();
+        let routes = self.routing.route(&message.topic);
+        for id in routes.iter() {
+            let queue = self.queues.get_mut(id).expect("a binding has its queue");
+            let entry = queue.enqueue(position, now, size, None);
+            queue.totals.published += 1;
+            queue.publish_rate.add(now, 1);
+            *sync |= queue.definition.options.durability == Durability::Synced;
+            self.records.push(Record::Enqueued(*id, entry));
+            if !queue.active {
+                queue.active = true;
+                self.active.push(*id);
+            }
+        }
+        self.grown += routes.len() as u64;
+        Placed {
+            position,
+            queues: u32::try_from(routes.len()).unwrap_or(u32::MAX),
+        }
+    }
+}
