@@ -5,13 +5,23 @@
 //! group) and an index of what lives (sled). Both pass the same [`conformance`] suite.
 #![warn(missing_docs)]
 
-use std::{fmt, sync::Arc};
+mod codec;
+mod disk;
+mod index;
+mod lock;
+mod log;
+mod memory;
+
+use std::{fmt, path::Path, sync::Arc};
 
 use courser_core::{
     id::{ChunkNo, Position, QueueId},
     message::Message,
     record::{Checkpoint, Chunk, Group, QueueState, Record},
 };
+
+pub use disk::{DiskOptions, DiskStore};
+pub use memory::MemoryStore;
 
 /// The number of a frame of the log: the first is 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -158,7 +168,9 @@ pub enum StoreError {
         why: String,
     },
     /// What is on the disk is not what was written there.
-    #[error("{path} is damaged at byte {offset}: {why}; restore it from a backup, or move the data folder away to start empty")]
+    #[error(
+        "{path} is damaged at byte {offset}: {why}; restore it from a backup, or move the data folder away to start empty"
+    )]
     Damaged {
         /// Which file.
         path: String,
@@ -170,6 +182,38 @@ pub enum StoreError {
     /// The index failed.
     #[error("the index failed: {0}")]
     Index(String),
+    /// A write failed before, and what is on the disk is unknown since.
+    #[error("the store stopped writing: {reason}")]
+    Stopped {
+        /// How the first write failed.
+        reason: String,
+    },
+}
+
+impl StoreError {
+    pub(crate) fn io(action: &'static str, path: &Path, source: std::io::Error) -> Self {
+        Self::Io {
+            action,
+            path: path.display().to_string(),
+            source,
+        }
+    }
+
+    pub(crate) fn damaged(path: &Path, offset: u64, why: &str) -> Self {
+        Self::Damaged {
+            path: path.display().to_string(),
+            offset,
+            why: why.to_owned(),
+        }
+    }
+}
+
+/// The id after the queue that a record defines; 0 when it defines none.
+pub(crate) fn next_queue_after(record: &Record) -> QueueId {
+    match record {
+        Record::QueueDefined(definition) => QueueId(definition.id.0.saturating_add(1)),
+        _ => QueueId(0),
+    }
 }
 
 impl fmt::Display for FrameNo {

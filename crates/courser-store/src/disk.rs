@@ -1,0 +1,180 @@
+//! A store on a disk: the log and the index put together.
+//!
+//! ```text
+//! data folder
+//!   LOCK      held while the broker runs
+//!   FORMAT    says that this folder is ours, and of which version
+//!   log/      every group, bodies included
+//!   index/    what is alive, as of the last checkpoint
+//! ```
+//!
+//! Three threads write: the committer appends to the log, the keeper does everything else, one thing
+//! at a time. The first failure of a write is kept, and all later ones fail with it: what is on the
+//! disk is unknown then.
+
+mod checkpoint;
+mod folder;
+mod reclaim;
+
+use std::{
+    fs::File,
+    path::Path,
+    sync::{Arc, OnceLock, atomic::AtomicUsize},
+};
+
+use courser_core::{
+    id::{ChunkNo, Position, QueueId},
+    message::Message,
+    record::{Checkpoint, Chunk, Group},
+};
+
+use self::reclaim::Keeping;
+use crate::{
+    FrameNo, Reclaimed, Recover, Recovered, Store, StoreError, Usage,
+    index::{Index, Meta},
+    lock::Mutex,
+    log::Log,
+    next_queue_after,
+};
+
+/// What may be chosen of a [`DiskStore`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskOptions {
+    /// Bytes of a segment of the log: the unit in which disk is given back, and what a rewrite reads
+    /// at once. At least 4 KiB.
+    pub segment_bytes: u64,
+}
+
+impl Default for DiskOptions {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 64 * 1024 * 1024,
+        }
+    }
+}
+
+/// Keeps everything in a folder, which it holds alone.
+pub struct DiskStore {
+    log: Log,
+    index: Index,
+    /// What the keeper remembers. Its lock makes checkpoints and reclaims take turns.
+    keeping: Mutex<Keeping>,
+    /// How the first write failed.
+    failed: OnceLock<String>,
+    /// Tests: stop a checkpoint after so many batches.
+    stop_after: AtomicUsize,
+    /// Released when the store goes.
+    _lock: File,
+}
+
+impl std::fmt::Debug for DiskStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DiskStore").finish_non_exhaustive()
+    }
+}
+
+impl DiskStore {
+    /// Opens the folder, and makes it if it is not there or empty.
+    ///
+    /// # Errors
+    /// When it cannot be read and written, another broker holds it, it is not a data folder of ours,
+    /// or it is damaged.
+    pub fn open(folder: &Path, options: DiskOptions) -> Result<Self, StoreError> {
+        let lock = folder::take(folder)?;
+        let log = folder::make(&folder.join("log"))?;
+        let index = folder::make(&folder.join("index"))?;
+        Ok(Self {
+            log: Log::open(&log, options.segment_bytes.max(4 * 1024))?,
+            index: Index::open(&index)?,
+            keeping: Mutex::new(Keeping::default()),
+            failed: OnceLock::new(),
+            stop_after: AtomicUsize::new(usize::MAX),
+            _lock: lock,
+        })
+    }
+
+    /// A write: refused after one failed, and remembered when it fails itself.
+    fn write<T>(&self, write: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Some(reason) = self.failed.get() {
+            return Err(StoreError::Stopped {
+                reason: reason.clone(),
+            });
+        }
+        write().inspect_err(|error| {
+            let _ = self.failed.set(error.to_string());
+        })
+    }
+
+    fn replay(&self, into: &mut dyn Recover, meta: Meta) -> Result<Recovered, StoreError> {
+        let mut next_queue = QueueId(meta.next_queue.max(1));
+        let mut records = 0;
+        let mut page = |queue, number| self.index.page(queue, number);
+        let replayed = self.log.replay(
+            meta.upto,
+            meta.next_position.max(1),
+            meta.epoch,
+            &mut |group| {
+                records += group.len() as u64;
+                for record in group {
+                    next_queue = next_queue.max(next_queue_after(&record));
+                    into.record(record, &mut page)?;
+                }
+                Ok(())
+            },
+        )?;
+        Ok(Recovered {
+            next_position: Position(meta.next_position.max(replayed.next_position).max(1)),
+            next_queue,
+            epoch: meta.epoch,
+            replayed: records,
+            torn_bytes: replayed.torn_bytes,
+        })
+    }
+}
+
+impl Store for DiskStore {
+    fn recover(&self, into: &mut dyn Recover) -> Result<Recovered, StoreError> {
+        let mut keeping = self.keeping.lock();
+        let mut meta = self.index.meta()?;
+        meta.epoch += 1;
+        self.index.check_sync(meta)?;
+        keeping.meta = meta;
+        self.read_index(into)?;
+        self.replay(into, meta)
+    }
+
+    fn commit(&self, group: &Group, sync: bool) -> Result<FrameNo, StoreError> {
+        self.write(|| self.log.commit(group, sync)).map(FrameNo)
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        self.write(|| self.log.sync())
+    }
+
+    fn load(&self, positions: &[Position]) -> Result<Vec<Option<Arc<Message>>>, StoreError> {
+        self.log.load(positions)
+    }
+
+    fn page(&self, queue: QueueId, number: ChunkNo) -> Result<Chunk, StoreError> {
+        self.index.page(queue, number)
+    }
+
+    fn checkpoint(&self, checkpoint: &Checkpoint, upto: FrameNo) -> Result<(), StoreError> {
+        let mut keeping = self.keeping.lock();
+        self.write(|| self.apply_checkpoint(&mut keeping, checkpoint, upto.0))
+    }
+
+    fn reclaim(&self) -> Result<Reclaimed, StoreError> {
+        let mut keeping = self.keeping.lock();
+        self.write(|| self.reclaim_step(&mut keeping))
+    }
+
+    fn usage(&self) -> Usage {
+        let (log_bytes, segments) = self.log.usage();
+        Usage {
+            log_bytes,
+            segments,
+            index_bytes: self.index.bytes(),
+        }
+    }
+}

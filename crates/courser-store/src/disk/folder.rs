@@ -1,0 +1,113 @@
+//! The data folder: whether it is ours, and ours alone.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::Path,
+};
+
+use fs4::{FileExt, TryLockError};
+
+use crate::{StoreError, log::sync_folder};
+
+const LOCK: &str = "LOCK";
+const FORMAT: &str = "FORMAT";
+const FORMAT_DRAFT: &str = "FORMAT.tmp";
+const FORMAT_TEXT: &str = "courser data folder\nversion 1\n";
+/// What may lie in a folder that is not ours yet: a first start that was cut off, and the folder that
+/// a new file system has.
+const MAY_LIE_THERE: [&str; 3] = [LOCK, FORMAT_DRAFT, "lost+found"];
+
+/// Makes the folder if it is not there, checks that it is ours, and holds it until the file is
+/// dropped.
+pub(super) fn take(folder: &Path) -> Result<File, StoreError> {
+    make(folder)?;
+    let format = folder.join(FORMAT);
+    if !exists(&format)? {
+        check_is_empty(folder)?;
+    }
+    let lock = lock(folder)?;
+    match fs::read_to_string(&format) {
+        Ok(text) if text == FORMAT_TEXT => {}
+        Ok(text) => {
+            let first = text.lines().take(2).collect::<Vec<_>>().join(", ");
+            return Err(foreign(folder, format!("its FORMAT says {first:?}")));
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => write_format(folder)?,
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            return Err(foreign(folder, "its FORMAT is not a text".to_owned()));
+        }
+        Err(error) => return Err(StoreError::io("read", &format, error)),
+    }
+    Ok(lock)
+}
+
+/// Makes a folder if it is not there, and gives back its path.
+pub(super) fn make(folder: &Path) -> Result<std::path::PathBuf, StoreError> {
+    if !exists(folder)? {
+        fs::create_dir_all(folder).map_err(|error| StoreError::io("create", folder, error))?;
+        if let Some(parent) = folder
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+        {
+            sync_folder(parent)?;
+        }
+    }
+    Ok(folder.to_owned())
+}
+
+fn exists(path: &Path) -> Result<bool, StoreError> {
+    path.try_exists()
+        .map_err(|error| StoreError::io("open", path, error))
+}
+
+fn foreign(folder: &Path, why: String) -> StoreError {
+    StoreError::Foreign {
+        path: folder.display().to_string(),
+        why,
+    }
+}
+
+fn check_is_empty(folder: &Path) -> Result<(), StoreError> {
+    let entries = fs::read_dir(folder).map_err(|error| StoreError::io("read", folder, error))?;
+    for entry in entries {
+        let entry = entry.map_err(|error| StoreError::io("read", folder, error))?;
+        let name = entry.file_name();
+        if !MAY_LIE_THERE.iter().any(|may| name == *may) {
+            let why = format!("it has no FORMAT, but it holds {}", name.display());
+            return Err(foreign(folder, why));
+        }
+    }
+    Ok(())
+}
+
+fn lock(folder: &Path) -> Result<File, StoreError> {
+    let path = folder.join(LOCK);
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(&path)
+        .map_err(|error| StoreError::io("open", &path, error))?;
+    match FileExt::try_lock(&file) {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse {
+            path: folder.display().to_string(),
+        }),
+        Err(TryLockError::Error(error)) => Err(StoreError::io("lock", &path, error)),
+    }
+}
+
+/// Written last in a new folder and in one piece: a folder with it is complete.
+fn write_format(folder: &Path) -> Result<(), StoreError> {
+    let draft = folder.join(FORMAT_DRAFT);
+    File::create(&draft)
+        .and_then(|mut file| {
+            file.write_all(FORMAT_TEXT.as_bytes())?;
+            file.sync_all()
+        })
+        .and_then(|()| fs::rename(&draft, folder.join(FORMAT)))
+        .map_err(|error| StoreError::io("write", &draft, error))?;
+    sync_folder(folder)
+}

@@ -1,0 +1,150 @@
+//! Giving disk back: dead segments go, mostly dead ones are rewritten.
+//!
+//! A segment is dead when all of its frames are applied and no entry of the index refers to it.
+//! Nothing is given back before the first checkpoint of this run has finished: a crash may have left
+//! chunks of a checkpoint that did not, and by these alone a message that was just moved from one
+//! queue to another may look unreferred.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use courser_core::id::Position;
+
+use super::DiskStore;
+use crate::{
+    Reclaimed, StoreError,
+    index::{Meta, references},
+    log::{LivePositions, segment::Segment},
+};
+
+/// Segments dropped in a step.
+const DROPS: usize = 8;
+/// Segments looked for in one scan of the index, and positions found in one.
+const SCAN_SEGMENTS: usize = 64;
+const SCAN_POSITIONS: u64 = 1_000_000;
+
+/// What the keeper remembers from step to step.
+#[derive(Default)]
+pub(super) struct Keeping {
+    /// As it is on the disk.
+    pub(super) meta: Meta,
+    /// Whether a checkpoint was finished in this run.
+    pub(super) checkpointed: bool,
+    /// What lived in segments that are to be rewritten when the index was last scanned. Checkpoints
+    /// since then can only have taken from it.
+    pending: LivePositions,
+    /// Segments that could not be rewritten in this run.
+    left_alone: std::collections::BTreeSet<u64>,
+}
+
+impl DiskStore {
+    pub(super) fn reclaim_step(&self, keeping: &mut Keeping) -> Result<Reclaimed, StoreError> {
+        let mut reclaimed = Reclaimed::default();
+        if keeping.checkpointed {
+            let segments = self.log.segments();
+            let applied = applied(&segments, keeping.meta.upto);
+            self.drop_dead(applied, &mut reclaimed)?;
+            if reclaimed.dropped == 0 {
+                self.rewrite_one(&segments, applied, keeping, &mut reclaimed)?;
+            }
+        }
+        if !reclaimed.more {
+            self.log.trim_spares()?;
+            self.log.prepare_spare()?;
+        }
+        Ok(reclaimed)
+    }
+
+    fn drop_dead(
+        &self,
+        applied: &[Arc<Segment>],
+        reclaimed: &mut Reclaimed,
+    ) -> Result<(), StoreError> {
+        let mut dead = applied
+            .iter()
+            .filter(|s| s.live_entries.load(Ordering::Relaxed) == 0);
+        for segment in dead.by_ref().take(DROPS) {
+            self.log.drop_segment(segment)?;
+            reclaimed.dropped += 1;
+        }
+        // After drops there may be something to rewrite: the next step looks.
+        reclaimed.more = reclaimed.dropped > 0;
+        Ok(())
+    }
+
+    fn rewrite_one(
+        &self,
+        segments: &[Arc<Segment>],
+        applied: &[Arc<Segment>],
+        keeping: &mut Keeping,
+        reclaimed: &mut Reclaimed,
+    ) -> Result<(), StoreError> {
+        let candidates: Vec<_> = applied
+            .iter()
+            .filter(|s| is_mostly_dead(s) && !keeping.left_alone.contains(&s.header.frame))
+            .collect();
+        let Some(first) = candidates.first() else {
+            return Ok(());
+        };
+        let frame = first.header.frame;
+        if !keeping.pending.contains_key(&frame) {
+            keeping.pending = self.find_live(segments, &candidates)?;
+        }
+        let live = keeping.pending.remove(&frame).unwrap_or_default();
+        if self.log.rewrite(first, &live)? {
+            reclaimed.rewritten = 1;
+        } else {
+            keeping.left_alone.insert(frame);
+        }
+        reclaimed.more = candidates.len() > 1;
+        Ok(())
+    }
+
+    /// Scans the index for the positions that live in these segments, in as many as fit.
+    fn find_live(
+        &self,
+        segments: &[Arc<Segment>],
+        candidates: &[&Arc<Segment>],
+    ) -> Result<LivePositions, StoreError> {
+        let mut found = LivePositions::new();
+        let mut room = SCAN_POSITIONS;
+        for segment in candidates.iter().take(SCAN_SEGMENTS) {
+            let entries = segment.live_entries.load(Ordering::Relaxed);
+            if entries > room && !found.is_empty() {
+                break;
+            }
+            room = room.saturating_sub(entries);
+            found.insert(segment.header.frame, Vec::new());
+        }
+        self.index.chunks(&mut |_, _, chunk| {
+            for (position, _) in references(chunk) {
+                if let Some(live) = frame_of(segments, position).and_then(|f| found.get_mut(&f)) {
+                    live.push(position);
+                }
+            }
+        })?;
+        for live in found.values_mut() {
+            live.sort_unstable();
+            live.dedup();
+        }
+        Ok(found)
+    }
+}
+
+/// The segments whose frames are all applied: the next one starts no later than behind them.
+fn applied(segments: &[Arc<Segment>], upto: u64) -> &[Arc<Segment>] {
+    let after = segments.partition_point(|segment| segment.header.frame <= upto + 1);
+    &segments[..after.saturating_sub(1)]
+}
+
+/// The first frame of the segment that a position may be in.
+fn frame_of(segments: &[Arc<Segment>], position: Position) -> Option<u64> {
+    let after = segments.partition_point(|segment| segment.header.position <= position.0);
+    Some(segments[..after].last()?.header.frame)
+}
+
+/// Whether less than half of what it holds lives, or of what lived when it was last rewritten.
+fn is_mostly_dead(segment: &Segment) -> bool {
+    let size = segment.header.weight.unwrap_or_else(|| segment.length());
+    let live = segment.live_bytes.load(Ordering::Relaxed).min(size);
+    live < size / 2
+}

@@ -1,0 +1,237 @@
+//! Appending: the only code that writes to the active segment.
+
+use std::{
+    fs::{self, File},
+    io::{self, IoSlice},
+    os::unix::fs::FileExt,
+    sync::{Arc, atomic::Ordering},
+};
+
+use courser_core::record::Group;
+
+use super::{
+    Log,
+    frame::{self, Builder},
+    segment::{self, Segment, SegmentHeader},
+    sync_folder,
+};
+use crate::StoreError;
+
+/// Frames or bytes in a file that was made in a hurry before a prepared one is worth its bytes.
+const BUSY_FRAMES: u64 = 64;
+const BUSY_BYTES: u64 = 1024 * 1024;
+
+/// The end of the log.
+#[derive(Default)]
+pub(crate) struct Writer {
+    pub(crate) active: Option<Active>,
+    /// The number of the next frame; 0 before the replay.
+    pub(crate) next_frame: u64,
+    /// No message after this comes before it.
+    pub(crate) next_position: u64,
+    pub(crate) epoch: u64,
+    builder: Builder,
+}
+
+/// The segment that is being written.
+pub(crate) struct Active {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) offset: u64,
+    /// A seal stands at `offset`: nothing can be appended.
+    pub(crate) sealed: bool,
+}
+
+impl Active {
+    /// Whether its blocks were written before, so that a sync has no metadata to write.
+    fn is_prepared(&self, segment_bytes: u64) -> bool {
+        self.segment.length() >= segment_bytes
+    }
+}
+
+impl Log {
+    /// Writes a group as the next frame, and gives back its number.
+    pub(crate) fn commit(&self, group: &Group, sync: bool) -> Result<u64, StoreError> {
+        let mut writer = self.writer.lock();
+        let writer = &mut *writer;
+        assert!(
+            writer.next_frame > 0,
+            "a store is recovered before it is written"
+        );
+        let next = writer.next_position;
+        if let Some(first) = group.messages.first() {
+            assert!(
+                first.position.0 >= next,
+                "positions ascend from group to group"
+            );
+        }
+        if !writer.builder.encode(group, next) {
+            let error = io::Error::new(io::ErrorKind::InvalidInput, "the group is over 4 GiB");
+            return Err(StoreError::io("write", &self.folder, error));
+        }
+        let total = writer.builder.total();
+        let active = self.make_room(writer, total)?;
+        let (segment, offset) = (Arc::clone(&active.segment), active.offset);
+        active.offset += total;
+        let number = writer.next_frame;
+        let builder = &mut writer.builder;
+        builder.finish(segment.place(number, self.durable(), writer.epoch));
+        write_both(&segment.file, &builder.front, &builder.bodies, offset)
+            .map_err(|error| segment.io("write", error))?;
+        if sync {
+            segment
+                .file
+                .sync_data()
+                .map_err(|error| segment.io("sync", error))?;
+            self.durable.fetch_max(number, Ordering::AcqRel);
+        }
+        segment.add_frame(offset, builder.first(), offset + total);
+        writer.next_frame += 1;
+        writer.next_position = builder.next();
+        Ok(number)
+    }
+
+    /// Makes everything that was appended durable.
+    pub(crate) fn sync(&self) -> Result<(), StoreError> {
+        // The lock is not held during the sync, so that an append need not wait for it.
+        let (segment, last) = {
+            let writer = self.writer.lock();
+            let Some(active) = &writer.active else {
+                return Ok(());
+            };
+            (Arc::clone(&active.segment), writer.next_frame - 1)
+        };
+        if self.durable() < last {
+            segment
+                .file
+                .sync_data()
+                .map_err(|error| segment.io("sync", error))?;
+            self.durable.fetch_max(last, Ordering::AcqRel);
+        }
+        Ok(())
+    }
+
+    /// Whether a prepared file would be used soon.
+    pub(crate) fn is_busy(&self) -> bool {
+        let writer = self.writer.lock();
+        writer.active.as_ref().is_some_and(|active| {
+            active.is_prepared(self.segment_bytes)
+                || active.offset >= BUSY_BYTES.min(self.segment_bytes / 2)
+                || writer.next_frame - active.segment.header.frame >= BUSY_FRAMES
+        })
+    }
+
+    /// The active segment, with room for a frame and a seal behind it.
+    fn make_room<'a>(
+        &self,
+        writer: &'a mut Writer,
+        total: u64,
+    ) -> Result<&'a mut Active, StoreError> {
+        let fits = writer.active.as_ref().is_some_and(|active| {
+            let capacity = self.segment_bytes.max(active.segment.length());
+            let is_best = active.is_prepared(self.segment_bytes) || self.spares.lock().count() == 0;
+            let has_room = active.offset + total + frame::HEADER as u64 <= capacity;
+            // An empty one takes any frame: its successor would have the same name.
+            let is_empty = active.segment.header.frame == writer.next_frame;
+            is_empty || (!active.sealed && is_best && has_room)
+        });
+        if !fits {
+            self.finish_active(writer)?;
+            let segment = self.start_segment(writer, total)?;
+            self.segments.write().push(Arc::clone(&segment));
+            writer.active = Some(Active {
+                segment,
+                offset: segment::HEADER,
+                sealed: false,
+            });
+        }
+        Ok(writer.active.as_mut().expect("a segment was just started"))
+    }
+
+    /// Seals and syncs the active segment: of all segments, only the last may end in a torn frame.
+    fn finish_active(&self, writer: &Writer) -> Result<(), StoreError> {
+        let Some(Active {
+            segment,
+            offset,
+            sealed,
+        }) = &writer.active
+        else {
+            return Ok(());
+        };
+        if !sealed {
+            let place = segment.place(writer.next_frame, self.durable(), writer.epoch);
+            segment
+                .file
+                .write_all_at(&frame::seal(place, writer.next_position), *offset)
+                .map_err(|error| segment.io("write", error))?;
+            segment.set_length(segment.length().max(offset + frame::HEADER as u64));
+        }
+        segment
+            .file
+            .sync_data()
+            .map_err(|error| segment.io("sync", error))?;
+        self.durable
+            .fetch_max(writer.next_frame - 1, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Starts the next segment, in a spare file if there is one and the frame fits into it.
+    fn start_segment(&self, writer: &Writer, total: u64) -> Result<Arc<Segment>, StoreError> {
+        let needed = segment::HEADER + total + frame::HEADER as u64;
+        let header = SegmentHeader::new(writer.next_frame, writer.next_position, None);
+        let mut spares = self.spares.lock();
+        spares.note_start();
+        let spare = if needed <= self.segment_bytes {
+            spares.take()
+        } else {
+            None
+        };
+        drop(spares);
+        let (from, is_new) = spare.map_or_else(
+            || (self.folder.join("next.tmp"), true),
+            |spare| (spare, false),
+        );
+        let path = self.folder.join(segment::name(header.frame));
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(is_new)
+            .truncate(is_new)
+            .open(&from)
+            .map_err(|error| StoreError::io("open", &from, error))?;
+        // Durable before it has its name: a segment without a good header is damaged, not young.
+        file.write_all_at(&header.encode(), 0)
+            .and_then(|()| file.sync_all())
+            .and_then(|()| fs::rename(&from, &path))
+            .map_err(|error| StoreError::io("write", &from, error))?;
+        sync_folder(&self.folder)?;
+        let length = if is_new {
+            segment::HEADER
+        } else {
+            self.segment_bytes
+        };
+        Ok(Arc::new(Segment::new(path, file, header, length)))
+    }
+}
+
+/// Writes two buffers as one.
+pub(crate) fn write_both(
+    file: &File,
+    mut first: &[u8],
+    mut second: &[u8],
+    mut offset: u64,
+) -> io::Result<()> {
+    while !first.is_empty() || !second.is_empty() {
+        let buffers = [IoSlice::new(first), IoSlice::new(second)];
+        let written = match rustix::io::pwritev(file, &buffers, offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => written,
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        offset += written as u64;
+        let of_first = written.min(first.len());
+        first = &first[of_first..];
+        second = &second[written - of_first..];
+    }
+    Ok(())
+}

@@ -1,0 +1,319 @@
+//! Reading messages by position.
+//!
+//! Positions are taken in ascending order: per segment from an anchor on, hopping from frame header to
+//! frame header. Of a frame only header and meta part are read, and of its bodies those that are asked
+//! for, neighbours in one go. Small payloads are copied out of the buffers, which are used again;
+//! a large body is read into memory of its own and its payload cut out of it, so no message ever holds
+//! on to more than about itself.
+
+use std::{os::unix::fs::FileExt, sync::Arc};
+
+use bytes::Bytes;
+use courser_core::{id::Position, message::Message};
+
+use super::{
+    Log,
+    frame::{self, Body, Builder, Head},
+    segment::{self, Segment},
+    window::Window,
+};
+use crate::{StoreError, codec};
+
+/// Bytes read at once when hopping over headers: some tens of frames of single small messages.
+const HOP_BYTES: usize = 32 * 1024;
+/// Bytes of neighbouring bodies read at once.
+const RUN_BYTES: usize = 1024 * 1024;
+/// Bytes between two bodies that are read rather than skipped.
+const GAP_BYTES: usize = 16 * 1024;
+/// A body from this size on has its own memory.
+const LARGE_BYTES: usize = 256 * 1024;
+
+/// Buffers, used again by the next call.
+pub(crate) struct Scratch {
+    headers: Window,
+    bodies: Window,
+    table: Vec<Body>,
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self {
+            headers: Window::new(HOP_BYTES),
+            bodies: Window::new(0),
+            table: Vec::new(),
+        }
+    }
+}
+
+/// A position, and its place in the answer.
+type Wanted = (u64, usize);
+type Answers = Vec<Option<Arc<Message>>>;
+
+impl Log {
+    /// Reads messages, in the order asked for; `None` where there is none.
+    pub(crate) fn load(&self, positions: &[Position]) -> Result<Answers, StoreError> {
+        let mut wanted: Vec<Wanted> = positions
+            .iter()
+            .enumerate()
+            .map(|(place, position)| (position.0, place))
+            .collect();
+        if !wanted.is_sorted() {
+            wanted.sort_unstable();
+        }
+        let mut answers = vec![None; positions.len()];
+        let scratch = &mut *self.scratch.lock();
+        let mut rest = &wanted[..];
+        while let Some(&(position, _)) = rest.first() {
+            let Some((segment, until)) = self.segment_of(position) else {
+                rest = &rest[1..];
+                continue;
+            };
+            let (here, later) =
+                rest.split_at(rest.partition_point(|(position, _)| *position < until));
+            scratch.headers.reset(HOP_BYTES);
+            scratch.bodies.reset(0);
+            match load_from(&segment, here, scratch, &mut answers) {
+                // Its file belongs to another segment now: nothing lived in it.
+                Err(_) if segment.is_retired() => {}
+                other => other?,
+            }
+            rest = later;
+        }
+        Ok(answers)
+    }
+
+    /// The segment that a position can be in, and the position at which the next one starts.
+    fn segment_of(&self, position: u64) -> Option<(Arc<Segment>, u64)> {
+        let segments = self.segments.read();
+        // Of several that start at one position, only the last holds messages.
+        let after = segments.partition_point(|segment| segment.header.position <= position);
+        let segment = segments[..after].last()?;
+        let until = segments
+            .get(after)
+            .map_or(u64::MAX, |next| next.header.position);
+        Some((Arc::clone(segment), until.max(position.saturating_add(1))))
+    }
+}
+
+/// The frame header at an offset, or what is wrong with it.
+pub(super) fn head_at(
+    segment: &Segment,
+    offset: u64,
+    window: &mut Window,
+) -> Result<Head, StoreError> {
+    window
+        .get(segment, offset, frame::HEADER)
+        .map_err(|error| segment.io("read", error))?
+        .and_then(Head::parse)
+        .filter(|head| head.life == segment.header.life && head.segment == segment.header.frame)
+        .ok_or_else(|| segment.damaged(offset, "there should be a frame"))
+}
+
+/// Looks at all frame headers of a segment that was not looked at since it was opened.
+fn find_frames(segment: &Segment, window: &mut Window) -> Result<(), StoreError> {
+    if segment.is_complete() {
+        return Ok(());
+    }
+    segment.clear_anchors();
+    let mut offset = segment::HEADER;
+    loop {
+        let head = head_at(segment, offset, window)?;
+        if head.seal {
+            break;
+        }
+        let end = offset + u64::from(head.total);
+        segment.add_frame(offset, head.first, end);
+        offset = end;
+    }
+    segment.set_complete();
+    Ok(())
+}
+
+fn load_from(
+    segment: &Segment,
+    wanted: &[Wanted],
+    scratch: &mut Scratch,
+    answers: &mut Answers,
+) -> Result<(), StoreError> {
+    find_frames(segment, &mut scratch.headers)?;
+    let end = segment.end();
+    let mut offset = 0;
+    let mut rest = wanted;
+    while let Some(&(position, _)) = rest.first() {
+        let Some(anchor) = segment.anchor(position) else {
+            rest = &rest[1..];
+            continue;
+        };
+        offset = anchor.max(offset);
+        if offset >= end {
+            return Ok(());
+        }
+        let head = head_at(segment, offset, &mut scratch.headers)?;
+        if position >= head.next {
+            offset += u64::from(head.total);
+            continue;
+        }
+        let (here, later) =
+            rest.split_at(rest.partition_point(|(position, _)| *position < head.next));
+        load_from_frame(segment, offset, &head, here, scratch, answers)?;
+        rest = later;
+    }
+    Ok(())
+}
+
+fn load_from_frame(
+    segment: &Segment,
+    offset: u64,
+    head: &Head,
+    wanted: &[Wanted],
+    scratch: &mut Scratch,
+    answers: &mut Answers,
+) -> Result<(), StoreError> {
+    read_table(segment, offset, head, scratch)?;
+    let mut found = Vec::with_capacity(wanted.len());
+    for &(position, place) in wanted {
+        if let Ok(row) = scratch
+            .table
+            .binary_search_by_key(&position, |body| body.position.0)
+        {
+            found.push((scratch.table[row], place));
+        }
+    }
+    let mut run_end = 0;
+    for (at, (body, place)) in found.iter().enumerate() {
+        let start = offset + body.offset as u64;
+        let message = if let Some(bytes) = scratch.headers.held(start, body.length) {
+            decode(segment, offset, body, bytes)?
+        } else if body.length >= LARGE_BYTES {
+            load_large(segment, offset, body)?
+        } else {
+            if body.offset + body.length > run_end {
+                run_end = end_of_run(&found[at..]);
+            }
+            let bytes = match scratch.bodies.held(start, body.length) {
+                Some(bytes) => bytes,
+                None => {
+                    scratch
+                        .bodies
+                        .get(segment, start, run_end - body.offset)
+                        .map_err(|error| segment.io("read", error))?
+                        .ok_or_else(|| segment.damaged(start, "the file ends in a message"))?;
+                    scratch
+                        .bodies
+                        .held(start, body.length)
+                        .expect("the run was just read")
+                }
+            };
+            decode(segment, offset, body, bytes)?
+        };
+        answers[*place] = Some(message);
+    }
+    Ok(())
+}
+
+/// Header and meta part of a frame, checked.
+pub(super) fn read_table(
+    segment: &Segment,
+    offset: u64,
+    head: &Head,
+    scratch: &mut Scratch,
+) -> Result<(), StoreError> {
+    let bytes = scratch
+        .headers
+        .get(segment, offset, head.checked_bytes())
+        .map_err(|error| segment.io("read", error))?
+        .filter(|bytes| head.is_intact(bytes))
+        .ok_or_else(|| segment.damaged(offset, "the checksum of a frame is wrong"))?;
+    frame::table(head, &bytes[frame::HEADER..], &mut scratch.table)
+        .map_err(|error| segment.damaged(offset, error.0))?;
+    Ok(())
+}
+
+/// Where the bodies end that are read together with the first one.
+fn end_of_run(found: &[(Body, usize)]) -> usize {
+    let (first, _) = found[0];
+    let mut end = first.offset + first.length;
+    for (body, _) in &found[1..] {
+        let is_near = body.offset <= end + GAP_BYTES && body.length < LARGE_BYTES;
+        if !is_near || body.offset + body.length - first.offset > RUN_BYTES {
+            break;
+        }
+        end = end.max(body.offset + body.length);
+    }
+    end
+}
+
+fn check(segment: &Segment, offset: u64, body: &Body, bytes: &[u8]) -> Result<(), StoreError> {
+    if crc32c::crc32c(bytes) == body.checksum {
+        return Ok(());
+    }
+    let why = format!("the checksum of message {} is wrong", body.position);
+    Err(segment.damaged(offset + body.offset as u64, &why))
+}
+
+fn decode(
+    segment: &Segment,
+    offset: u64,
+    body: &Body,
+    bytes: &[u8],
+) -> Result<Arc<Message>, StoreError> {
+    check(segment, offset, body, bytes)?;
+    codec::message::take(bytes, body.position, |range| {
+        Bytes::copy_from_slice(&bytes[range])
+    })
+    .map(Arc::new)
+    .map_err(|error| segment.damaged(offset + body.offset as u64, error.0))
+}
+
+fn load_large(segment: &Segment, offset: u64, body: &Body) -> Result<Arc<Message>, StoreError> {
+    let start = offset + body.offset as u64;
+    if start + body.length as u64 > segment.length() {
+        return Err(segment.damaged(start, "the file ends in a message"));
+    }
+    let mut bytes = vec![0; body.length];
+    segment
+        .file
+        .read_exact_at(&mut bytes, start)
+        .map_err(|error| segment.io("read", error))?;
+    check(segment, offset, body, &bytes)?;
+    let bytes = Bytes::from(bytes);
+    codec::message::take(&bytes, body.position, |range| bytes.slice(range))
+        .map(Arc::new)
+        .map_err(|error| segment.damaged(start, error.0))
+}
+
+impl Scratch {
+    /// For hopping over headers.
+    pub(super) fn headers(&mut self) -> &mut Window {
+        &mut self.headers
+    }
+
+    /// Copies a body of the frame whose table was read last, if it is there.
+    pub(super) fn copy_body(
+        &mut self,
+        segment: &Segment,
+        offset: u64,
+        position: Position,
+        into: &mut Builder,
+    ) -> Result<(), StoreError> {
+        let Ok(row) = self
+            .table
+            .binary_search_by_key(&position, |body| body.position)
+        else {
+            return Ok(());
+        };
+        let body = self.table[row];
+        let start = offset + body.offset as u64;
+        let bytes = match self.headers.held(start, body.length) {
+            Some(bytes) => bytes,
+            None => self
+                .bodies
+                .get(segment, start, body.length)
+                .map_err(|error| segment.io("read", error))?
+                .ok_or_else(|| segment.damaged(start, "the file ends in a message"))?,
+        };
+        check(segment, offset, &body, bytes)?;
+        into.put_body(position, bytes);
+        Ok(())
+    }
+}
