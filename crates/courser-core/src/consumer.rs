@@ -34,6 +34,8 @@ pub(crate) struct Consumer {
     /// Taken by its connection in all.
     pub(crate) taken: u64,
     taken_bytes: u64,
+    /// Something did not fit only because its connection has not taken what it was handed.
+    blocked: bool,
     /// What it was given, oldest first; some of it may be settled.
     leases: VecDeque<LeaseId>,
 }
@@ -49,24 +51,26 @@ impl Consumer {
             handed_bytes: 0,
             taken: 0,
             taken_bytes: 0,
+            blocked: false,
             leases: VecDeque::new(),
         }
     }
 
     /// Whether a message of `size` bytes may be handed to it now.
-    pub(crate) fn fits(&self, size: u32) -> bool {
+    pub(crate) fn fits(&mut self, size: u32) -> bool {
         let size = u64::from(size);
         let unsent_bytes = self.handed_bytes - self.taken_bytes;
         let sendable = self.handed - self.taken < limits::UNSENT_MESSAGES_MAX
             && (unsent_bytes == 0 || unsent_bytes + size <= limits::UNSENT_BYTES_MAX);
         let credit = self.held < u64::from(self.options.max_messages)
             && (self.held == 0 || self.held_bytes + size <= self.options.max_bytes);
+        self.blocked = credit && !sendable;
         sendable && credit
     }
 
-    /// Whether deliveries wait for its connection to take what it was handed.
-    pub(crate) fn is_behind(&self) -> bool {
-        self.handed > self.taken
+    /// Whether an entry waits for its connection to take what it was handed.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blocked
     }
 
     pub(crate) fn hand(&mut self, lease: LeaseId, size: u32) {
@@ -94,6 +98,7 @@ impl Consumer {
     /// Its connection has taken this much in all. What is said to be more than was handed over counts
     /// as that.
     pub(crate) fn take(&mut self, messages: u64, bytes: u64) {
+        self.blocked = false;
         self.taken = messages.clamp(self.taken, self.handed);
         self.taken_bytes = bytes.clamp(self.taken_bytes, self.handed_bytes);
     }

@@ -262,7 +262,7 @@ impl Queue {
     pub(crate) fn take_next(
         &mut self,
         lease: LeaseId,
-        fits: impl Fn(u32) -> bool,
+        mut fits: impl FnMut(u32) -> bool,
         pager: &mut Pager<'_>,
     ) -> Option<Taken> {
         let first = self.requeued.is_empty();
