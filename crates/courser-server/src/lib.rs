@@ -1,1 +1,40 @@
-//! x
+//! The faces of a broker: its gRPC services, and an HTTP side for metrics and probes.
+//!
+//! Nothing is decided here. A request is checked and put into the words of the core (`convert`), handed
+//! to the [`BrokerHandle`], and its answer is put into the words of the wire (`convert`, `status`).
+#![warn(missing_docs)]
+
+mod closing;
+mod connection;
+mod convert;
+mod health;
+mod http;
+mod limits;
+mod metrics;
+mod serve;
+mod service;
+mod status;
+
+use courser_core::limits::PAYLOAD_BYTES_DEFAULT;
+#[cfg(doc)]
+use courser_engine::BrokerHandle;
+
+pub use serve::{ServeError, serve};
+
+/// What the faces can be told.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// Bytes that the payload of a message may have.
+    pub max_message_bytes: usize,
+    /// The version of the broker, as it is shown to clients and in metrics.
+    pub version: &'static str,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self {
+            max_message_bytes: PAYLOAD_BYTES_DEFAULT,
+            version: env!("CARGO_PKG_VERSION"),
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Accepted connections: how many there may be, how long they may be silent, and their end.
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use courser_engine::tasks;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, futures::OwnedNotified, mpsc},
+    time::{Instant, Sleep, sleep},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::server::{Connected, TcpConnectInfo};
+
+use crate::{closing::Signal, limits};
+
+/// How long a peer may send nothing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Patience {
+    /// Only the opening is awaited; afterwards HTTP/2 pings.
+    Opening,
+    /// Always.
+    Silence,
+}
+
+/// Accepts connections, up to a number at once.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    inner: TcpListener,
+    places: Arc<Semaphore>,
+    patience: Patience,
+    cut: Signal,
+}
+
+impl Listener {
+    /// Connections of `inner`, `max` at once, that end when `cut` is given.
+    pub(crate) fn new(inner: TcpListener, max: usize, patience: Patience, cut: Signal) -> Self {
+        Self {
+            inner,
+            places: Arc::new(Semaphore::new(max)),
+            patience,
+            cut,
+        }
+    }
+
+    /// The next connection. Those beyond the number are closed at once.
+    async fn next(&mut self) -> (Connection, SocketAddr) {
+        loop {
+            match self.inner.accept().await {
+                Ok((stream, address)) => match Arc::clone(&self.places).try_acquire_owned() {
+                    Ok(place) => return (self.connection(stream, place), address),
+                    Err(_) => tracing::debug!(%address, "too many connections, one was closed"),
+                },
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    sleep(limits::ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn connection(&self, stream: TcpStream, place: OwnedSemaphorePermit) -> Connection {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY could not be set");
+        }
+        Connection {
+            stream,
+            deadline: Some(Box::pin(sleep(self.patience.time()))),
+            patience: self.patience,
+            received: 0,
+            cut: self.cut.clone(),
+            cutting: Box::pin(self.cut.listen()),
+            _place: place,
+        }
+    }
+
+    /// The connections as a stream. Stops accepting when that is dropped.
+    pub(crate) fn into_stream(mut self) -> ReceiverStream<io::Result<Connection>> {
+        let (sender, receiver) = mpsc::channel(1);
+        tasks::spawn("accept", async move {
+            loop {
+                tokio::select! {
+                    () = sender.closed() => return,
+                    (connection, _) = self.next() => drop(sender.send(Ok(connection)).await),
+                }
+            }
+        });
+        ReceiverStream::new(receiver)
+    }
+}
+
+impl axum::serve::Listener for Listener {
+    type Io = Connection;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Connection, SocketAddr) {
+        self.next().await
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.inner.local_addr()
+    }
+}
+
+impl Patience {
+    fn time(self) -> Duration {
+        match self {
+            Self::Opening => limits::GRPC_OPENING_TIME_MAX,
+            Self::Silence => limits::HTTP_SILENCE_MAX,
+        }
+    }
+}
+
+/// An accepted connection. It fails when its peer is silent for too long, or when it is cut.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    stream: TcpStream,
+    /// Until when the peer must send something; none once it has opened.
+    deadline: Option<Pin<Box<Sleep>>>,
+    patience: Patience,
+    received: usize,
+    cut: Signal,
+    cutting: Pin<Box<OwnedNotified>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    fn check_cut(&self) -> io::Result<()> {
+        if self.cut.is_given() {
+            return Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "the broker has ended",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Called when there is nothing to read: wakes when the connection is to end.
+    fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.cutting.as_mut().poll(context).is_ready() {
+            self.cutting = Box::pin(self.cut.listen());
+        }
+        self.check_cut()?;
+        match &mut self.deadline {
+            Some(deadline) => deadline.as_mut().poll(context).map(|()| {
+                Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "the peer is silent",
+                ))
+            }),
+            None => Poll::Pending,
+        }
+    }
+
+    fn note_received(&mut self, bytes: usize) {
+        let Some(deadline) = &mut self.deadline else {
+            return;
+        };
+        match self.patience {
+            Patience::Silence => deadline
+                .as_mut()
+                .reset(Instant::now() + self.patience.time()),
+            Patience::Opening => {
+                self.received += bytes;
+                if self.received >= limits::GRPC_OPENING_BYTES {
+                    self.deadline = None;
+                }
+            }
+        }
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.check_cut()?;
+        let before = buffer.filled().len();
+        match Pin::new(&mut self.stream).poll_read(context, buffer) {
+            Poll::Ready(Ok(())) => {
+                self.note_received(buffer.filled().len() - before);
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => self.poll_end(context),
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.check_cut()?;
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.check_cut()?;
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        self.stream.connect_info()
+    }
+}

@@ -1,0 +1,119 @@
+//! Every limit of the door, each with the reason for its number.
+//!
+//! Limits of the rules (names, messages, leases) stand in `courser-core`'s `limits.rs`.
+
+use std::time::Duration;
+
+use courser_core::limits::PUBLISH_BYTES_MAX;
+
+/// Streams at once on one gRPC connection: a client with more to do opens another connection.
+pub(crate) const STREAMS_PER_CONNECTION_MAX: u32 = 256;
+/// Streams that a peer may open and reset before they were accepted: the guard against rapid reset.
+pub(crate) const PENDING_ACCEPT_RESET_STREAMS_MAX: usize = 20;
+/// Streams that we reset because of a peer's mistakes before its connection ends: the guard against a
+/// flood of provoked resets.
+pub(crate) const LOCAL_ERROR_RESET_STREAMS_MAX: usize = 1_024;
+/// Bytes of the headers of one request.
+pub(crate) const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
+/// Bytes of one HTTP/2 frame that a peer may send: the smallest there is, so that a large message
+/// does not hold up the small ones beside it.
+pub(crate) const FRAME_BYTES_MAX: u32 = 16 * 1024;
+/// Bytes that a peer may send on one stream ahead of us: 1 ms of a fast network, or a batch.
+pub(crate) const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+/// Bytes that a peer may send on one connection ahead of us: several streams at full speed.
+pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+/// How long a gRPC connection may be silent before it is pinged.
+pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+/// How long the answer to a ping may take before the peer counts as gone.
+pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a handler may take until its answer begins: the longest pull, and room for a large
+/// redrive. What streams do afterwards is not counted.
+pub(crate) const HANDLER_TIME_MAX: Duration = Duration::from_secs(300);
+
+/// gRPC connections at once; further ones are closed at once. Each costs a task and its windows.
+pub(crate) const GRPC_CONNECTIONS_MAX: usize = 8_192;
+/// HTTP connections at once: scrapers and probes are few.
+pub(crate) const HTTP_CONNECTIONS_MAX: usize = 256;
+/// How long a peer may take to send the opening bytes of HTTP/2.
+pub(crate) const GRPC_OPENING_TIME_MAX: Duration = Duration::from_secs(10);
+/// The opening bytes of HTTP/2, "PRI * HTTP/2.0" and so on.
+pub(crate) const GRPC_OPENING_BYTES: usize = 24;
+/// How long an HTTP peer may send nothing: longer than the usual interval of a scraper.
+pub(crate) const HTTP_SILENCE_MAX: Duration = Duration::from_secs(75);
+/// How long the answer to an HTTP request may take to be made.
+pub(crate) const HTTP_ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+/// A wait after a failed accept, for example when there are no more file descriptors.
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// What the framing and the fields beside the messages may take in a request.
+pub(crate) const REQUEST_FRAMING_BYTES: usize = 1024 * 1024;
+/// What the framing, attempts and dead-letter notes may take in an answer: 1,000 entries with 20
+/// attempts of 800 bytes each.
+pub(crate) const ANSWER_FRAMING_BYTES: usize = 32 * 1024 * 1024;
+/// Bytes of the text of a refusal: gRPC sends it in a header, three times over.
+pub(crate) const REFUSAL_BYTES_MAX: usize = 1_024;
+/// When a client that was refused for lack of room may try again.
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// How long the first request of a Subscribe may take to come.
+pub(crate) const OPEN_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long a subscription may be silent before the broker says that it is alive.
+pub(crate) const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(15);
+/// Bytes of messages merged into one answer of a subscription: enough to make the framing cheap, and
+/// no more, for it is copied once.
+pub(crate) const DELIVERIES_BYTES: u64 = 512 * 1024;
+/// Messages merged into one answer of a subscription.
+pub(crate) const DELIVERIES_MAX: usize = 1_000;
+/// Events taken from the engine at once.
+pub(crate) const EVENTS_AT_ONCE: usize = 64;
+
+/// Requests of one PublishStream taken ahead of their confirms.
+pub(crate) const CONFIRMS_WAITING_MAX: u32 = 10_000;
+/// Messages that count as one request more in that bound, for each has its own result.
+pub(crate) const MESSAGES_PER_CONFIRM_UNIT: usize = 16;
+/// Confirms in one answer of a PublishStream.
+pub(crate) const CONFIRMS_AT_ONCE: usize = 1_024;
+/// Results of messages in one answer of a PublishStream, about 256 KiB of them.
+pub(crate) const RESULTS_AT_ONCE: usize = 4_096;
+
+/// Messages of one pull.
+pub(crate) const PULL_MESSAGES_MAX: u32 = 1_000;
+/// Messages of one pull that does not say how many.
+pub(crate) const PULL_MESSAGES_DEFAULT: u32 = 1;
+/// Bytes of one pull.
+pub(crate) const PULL_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// How long a pull may wait: below the patience of most proxies.
+pub(crate) const PULL_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// Queues in one page of a list.
+pub(crate) const PAGE_QUEUES_MAX: u32 = 1_000;
+/// Bytes of one page of a list, for a queue may have many bindings.
+pub(crate) const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Entries of a peek that does not say how many.
+pub(crate) const PEEK_ENTRIES_DEFAULT: u32 = 10;
+/// Entries named in one redrive.
+pub(crate) const REDRIVE_ENTRIES_MAX: usize = 1_000;
+/// Queues named in one WatchStats.
+pub(crate) const WATCH_QUEUES_MAX: usize = 1_000;
+/// Queues shown by a WatchStats that names none.
+pub(crate) const WATCH_ALL_QUEUES_MAX: usize = 10_000;
+/// How often WatchStats answers.
+pub(crate) const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Queues with metrics of their own; what is beyond is summed up, for every queue is 70 lines or more.
+pub(crate) const METRICS_QUEUES_MAX: usize = 10_000;
+
+/// How long open connections may last once the broker has ended: their last answers are on the way.
+pub(crate) const CLOSING_TIME_MAX: Duration = Duration::from_secs(4);
+/// How long the faces may take to notice that their connections were cut.
+pub(crate) const CUT_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// Bytes of one gRPC request when a payload may have `message_bytes`.
+pub(crate) fn request_bytes_max(message_bytes: usize) -> usize {
+    message_bytes.max(PUBLISH_BYTES_MAX) + REQUEST_FRAMING_BYTES
+}
+
+/// Bytes of one gRPC answer when a payload may have `message_bytes`.
+pub(crate) fn answer_bytes_max(message_bytes: usize) -> usize {
+    message_bytes.max(PUBLISH_BYTES_MAX) + ANSWER_FRAMING_BYTES
+}

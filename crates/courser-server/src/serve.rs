@@ -1,0 +1,221 @@
+//! The faces from their start to their end.
+//!
+//! ```text
+//! shutdown resolves
+//!   health: NOT_SERVING, /readyz: 503      load balancers look elsewhere
+//!   gRPC: no more connections, GOAWAY      what is under way goes on
+//!   engine: shutdown                       streams end with UNAVAILABLE, publishes are answered
+//!   HTTP: no more connections
+//!   wait for connections, a bounded time   the last answers go out
+//!   cut whatever is left
+//! ```
+
+use std::{future::Future, io};
+
+use courser_engine::{BrokerHandle, tasks};
+use courser_proto::v1::{admin_server::AdminServer, broker_server::BrokerServer};
+use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
+use tonic::transport::server::Router;
+
+use crate::{
+    ServerOptions,
+    closing::Signal,
+    connection::{Listener, Patience},
+    health::HealthView,
+    http, limits,
+    service::{AdminService, BrokerService},
+};
+
+/// Why the faces ended by themselves.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The gRPC side.
+    #[error("the gRPC side ended: {0}")]
+    Grpc(#[source] tonic::transport::Error),
+    /// The HTTP side.
+    #[error("the HTTP side ended: {0}")]
+    Http(#[source] io::Error),
+    /// What server reflection tells of the contract could not be made.
+    #[error("the contract cannot be reflected: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// A task of ours came to harm.
+    #[error("a face ended by itself")]
+    Ended,
+}
+
+/// Serves the broker on `grpc` and, when given, `http`, until `shutdown` resolves; then ends the broker
+/// behind `handle` too. Open connections get a few seconds to take their last answers.
+///
+/// # Errors
+/// When a face ends by itself. The broker is ended then as well.
+pub async fn serve(
+    handle: BrokerHandle,
+    options: ServerOptions,
+    grpc: TcpListener,
+    http: Option<TcpListener>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), ServeError> {
+    let signals = Signals::default();
+    let health = HealthView::new(handle.clone(), signals.closing.clone());
+    let mut faces = Faces {
+        grpc: start_grpc(&handle, &options, grpc, health.clone(), &signals)?,
+        http: http.map(|http| start_http(&handle, &options, http, health, &signals)),
+    };
+    let early = tokio::select! {
+        () = shutdown => None,
+        error = faces.ended_early() => Some(error),
+    };
+    tracing::info!("shutting down");
+    signals.closing.give();
+    handle.shutdown().await;
+    signals.ended.give();
+    faces.finish(&signals.cut).await;
+    early.map_or(Ok(()), Err)
+}
+
+/// The steps of the end, in their order.
+#[derive(Debug, Default)]
+struct Signals {
+    /// Nothing new is taken.
+    closing: Signal,
+    /// The engine has ended.
+    ended: Signal,
+    /// Connections are cut.
+    cut: Signal,
+}
+
+/// The tasks that accept and serve.
+struct Faces {
+    grpc: JoinHandle<Result<(), ServeError>>,
+    http: Option<JoinHandle<Result<(), ServeError>>>,
+}
+
+impl Faces {
+    async fn ended_early(&mut self) -> ServeError {
+        let ended = match &mut self.http {
+            Some(http) => tokio::select! {
+                ended = &mut self.grpc => ended,
+                ended = http => ended,
+            },
+            None => (&mut self.grpc).await,
+        };
+        ended
+            .ok()
+            .and_then(Result::err)
+            .unwrap_or(ServeError::Ended)
+    }
+
+    /// Waits for the connections, and cuts those that take too long.
+    async fn finish(mut self, cut: &Signal) {
+        if timeout(limits::CLOSING_TIME_MAX, self.ended())
+            .await
+            .is_err()
+        {
+            tracing::info!("cutting connections that are still open");
+            cut.give();
+            if timeout(limits::CUT_TIME_MAX, self.ended()).await.is_err() {
+                tracing::warn!("a face did not end");
+            }
+        }
+        self.grpc.abort();
+        if let Some(http) = &self.http {
+            http.abort();
+        }
+    }
+
+    async fn ended(&mut self) {
+        if !self.grpc.is_finished() {
+            drop((&mut self.grpc).await);
+        }
+        if let Some(http) = &mut self.http
+            && !http.is_finished()
+        {
+            drop(http.await);
+        }
+    }
+}
+
+fn start_grpc(
+    handle: &BrokerHandle,
+    options: &ServerOptions,
+    listener: TcpListener,
+    health: HealthView,
+    signals: &Signals,
+) -> Result<JoinHandle<Result<(), ServeError>>, ServeError> {
+    let (reporter, health_service) = tonic_health::server::health_reporter();
+    let router = services(handle, options)?.add_service(health_service);
+    tasks::spawn("health", health.report(reporter, signals.ended.clone()));
+    let connections = Listener::new(
+        listener,
+        limits::GRPC_CONNECTIONS_MAX,
+        Patience::Opening,
+        signals.cut.clone(),
+    )
+    .into_stream();
+    let closing = signals.closing.clone().given();
+    Ok(tasks::spawn("grpc", async move {
+        router
+            .serve_with_incoming_shutdown(connections, closing)
+            .await
+            .map_err(ServeError::Grpc)
+    }))
+}
+
+fn services(handle: &BrokerHandle, options: &ServerOptions) -> Result<Router, ServeError> {
+    let request_bytes_max = limits::request_bytes_max(options.max_message_bytes);
+    let answer_bytes_max = limits::answer_bytes_max(options.max_message_bytes);
+    let broker = BrokerService::new(handle.clone(), options.max_message_bytes);
+    let admin = AdminService::new(handle.clone(), options.clone());
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(courser_proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    let router = transport()
+        .add_service(
+            BrokerServer::new(broker)
+                .max_decoding_message_size(request_bytes_max)
+                .max_encoding_message_size(answer_bytes_max),
+        )
+        .add_service(
+            AdminServer::new(admin)
+                .max_decoding_message_size(request_bytes_max)
+                .max_encoding_message_size(answer_bytes_max),
+        )
+        .add_service(reflection);
+    Ok(router)
+}
+
+/// HTTP/2 with every protection set by name: several defaults are "no limit". Connections have no
+/// largest age, for the end of a consumer's connection is the end of its leases.
+fn transport() -> tonic::transport::Server {
+    tonic::transport::Server::builder()
+        .accept_http1(false)
+        .timeout(limits::HANDLER_TIME_MAX)
+        .max_concurrent_streams(limits::STREAMS_PER_CONNECTION_MAX)
+        .http2_max_pending_accept_reset_streams(Some(limits::PENDING_ACCEPT_RESET_STREAMS_MAX))
+        .http2_max_local_error_reset_streams(Some(limits::LOCAL_ERROR_RESET_STREAMS_MAX))
+        .http2_max_header_list_size(limits::HEADER_LIST_BYTES_MAX)
+        .max_frame_size(limits::FRAME_BYTES_MAX)
+        .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
+        .http2_adaptive_window(Some(false))
+        .http2_keepalive_interval(Some(limits::KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(limits::KEEPALIVE_TIMEOUT))
+}
+
+fn start_http(
+    handle: &BrokerHandle,
+    options: &ServerOptions,
+    listener: TcpListener,
+    health: HealthView,
+    signals: &Signals,
+) -> JoinHandle<Result<(), ServeError>> {
+    let (max, cut) = (limits::HTTP_CONNECTIONS_MAX, signals.cut.clone());
+    let listener = Listener::new(listener, max, Patience::Silence, cut);
+    let router = http::router(handle.clone(), health, options.version);
+    let ended = signals.ended.clone().given();
+    tasks::spawn("http", async move {
+        let server = axum::serve(listener, router).with_graceful_shutdown(ended);
+        server.await.map_err(ServeError::Http)
+    })
+}

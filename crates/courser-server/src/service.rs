@@ -1,0 +1,21 @@
+//! The gRPC services.
+
+mod admin;
+mod broker;
+mod confirms;
+mod deliveries;
+mod watch;
+
+use courser_engine::request::Health;
+use tokio::sync::watch::Receiver;
+
+pub(crate) use self::{admin::AdminService, broker::BrokerService};
+
+/// Returns when the broker shuts down.
+async fn shut_down(mut health: Receiver<Health>) {
+    drop(
+        health
+            .wait_for(|health| *health == Health::ShuttingDown)
+            .await,
+    );
+}

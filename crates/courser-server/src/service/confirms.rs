@@ -1,0 +1,207 @@
+//! PublishStream: a task reads the requests and hands them to the engine; the stream of answers is
+//! what the engine confirms, many at once.
+
+use std::{
+    collections::VecDeque,
+    pin::{Pin, pin},
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, ready},
+};
+
+use courser_engine::{
+    BrokerHandle, Confirms, Publisher,
+    request::{Confirm, Health, PublishError},
+    tasks,
+};
+use courser_proto::v1;
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinHandle,
+};
+use tokio_stream::Stream;
+use tonic::{Status, Streaming};
+
+use super::shut_down;
+use crate::{
+    convert::{confirm_to_proto, publish_from_proto},
+    limits,
+    status::{internal, shutting_down},
+};
+
+/// The answers of one PublishStream. Ends when all requests are read and answered.
+#[derive(Debug)]
+pub(crate) struct ConfirmStream {
+    confirms: Confirms,
+    /// Taken from the engine and not yet answered.
+    taken: VecDeque<Confirm>,
+    window: Arc<Window>,
+    /// Ends with why the requests ended; none once that was told.
+    reader: Option<JoinHandle<Result<(), Status>>>,
+}
+
+impl ConfirmStream {
+    pub(crate) fn start(
+        handle: &BrokerHandle,
+        requests: Streaming<v1::PublishStreamRequest>,
+        payload_bytes_max: usize,
+    ) -> Self {
+        let (publisher, confirms) = handle.publisher();
+        let window = Arc::new(Window::default());
+        let reader = Reader {
+            requests,
+            publisher,
+            window: Arc::clone(&window),
+            health: handle.health(),
+            payload_bytes_max,
+        };
+        let reader = tasks::spawn("publish stream", reader.run());
+        Self {
+            confirms,
+            taken: VecDeque::new(),
+            window,
+            reader: Some(reader),
+        }
+    }
+
+    /// What was taken, as much of it as goes into one answer.
+    fn answer(&mut self) -> v1::PublishStreamResponse {
+        let mut results = 0;
+        let fits = |confirm: &&Confirm| {
+            results += confirm.result.as_ref().map_or(1, Vec::len);
+            results <= limits::RESULTS_AT_ONCE
+        };
+        let count = self.taken.iter().take_while(fits).count().max(1);
+        let confirms: Vec<_> = self.taken.drain(..count).map(confirm_to_proto).collect();
+        self.window.answered(confirms.len());
+        v1::PublishStreamResponse { confirms }
+    }
+
+    fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<Option<Status>> {
+        let Some(reader) = &mut self.reader else {
+            return Poll::Ready(None);
+        };
+        let ended = ready!(Pin::new(reader).poll(context));
+        self.reader = None;
+        Poll::Ready(match ended {
+            Ok(result) => result.err(),
+            Err(_) => Some(internal()),
+        })
+    }
+}
+
+impl Stream for ConfirmStream {
+    type Item = Result<v1::PublishStreamResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.taken.is_empty() {
+            let mut taken = Vec::from(std::mem::take(&mut self.taken));
+            let count = self
+                .confirms
+                .poll_many(context, &mut taken, limits::CONFIRMS_AT_ONCE);
+            self.taken = taken.into();
+            if ready!(count) == 0 {
+                return self.poll_end(context).map(|status| status.map(Err));
+            }
+        }
+        Poll::Ready(Some(Ok(self.answer())))
+    }
+}
+
+impl Drop for ConfirmStream {
+    fn drop(&mut self) {
+        if let Some(reader) = &self.reader {
+            reader.abort();
+        }
+    }
+}
+
+/// The bound on requests whose confirms the client has not taken: without it, a client that publishes
+/// and never reads would fill the memory with confirms.
+#[derive(Debug)]
+struct Window {
+    units: Semaphore,
+    /// What each request on its way counts for, in their order.
+    costs: Mutex<VecDeque<u32>>,
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self {
+            units: Semaphore::new(limits::CONFIRMS_WAITING_MAX as usize),
+            costs: Mutex::default(),
+        }
+    }
+}
+
+impl Window {
+    /// Waits until there is room for the confirm of a request.
+    async fn enter(&self, messages: usize) {
+        let cost = 1 + messages / limits::MESSAGES_PER_CONFIRM_UNIT;
+        let cost = u32::try_from(cost)
+            .unwrap_or(u32::MAX)
+            .min(limits::CONFIRMS_WAITING_MAX);
+        if let Ok(units) = self.units.acquire_many(cost).await {
+            units.forget();
+            self.costs
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push_back(cost);
+        }
+    }
+
+    /// The first `count` requests are answered.
+    fn answered(&self, count: usize) {
+        let mut costs = self.costs.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = count.min(costs.len());
+        let units: u32 = costs.drain(..count).sum();
+        self.units.add_permits(units as usize);
+    }
+}
+
+/// Reads the requests of one PublishStream.
+struct Reader {
+    requests: Streaming<v1::PublishStreamRequest>,
+    publisher: Publisher,
+    window: Arc<Window>,
+    health: watch::Receiver<Health>,
+    payload_bytes_max: usize,
+}
+
+impl Reader {
+    async fn run(mut self) -> Result<(), Status> {
+        let mut closing = pin!(shut_down(self.health.clone()));
+        loop {
+            let request = tokio::select! {
+                biased;
+                request = self.requests.message() => request?,
+                () = &mut closing => return Err(shutting_down()),
+            };
+            let Some(request) = request else {
+                return Ok(());
+            };
+            if !self.publish(request).await {
+                return Err(shutting_down());
+            }
+        }
+    }
+
+    /// Hands a request to the engine; `false` when there is none any more.
+    async fn publish(&self, request: v1::PublishStreamRequest) -> bool {
+        let v1::PublishStreamRequest {
+            number,
+            messages,
+            mandatory,
+            durability,
+        } = request;
+        self.window.enter(messages.len()).await;
+        match publish_from_proto(messages, mandatory, durability, self.payload_bytes_max) {
+            Ok(publish) => self.publisher.send(number, publish).await,
+            Err(error) => {
+                let error = PublishError::Invalid {
+                    reason: error.to_string(),
+                };
+                self.publisher.refuse(number, error).await
+            }
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! Subscribe: the stream of answers holds the subscription, and takes its events only when the
+//! connection can carry them; a task reads what the consumer settles.
+//!
+//! The end, from wherever it comes, is the same: deliveries that were taken from the engine and have
+//! not gone out are released without blame, and then the subscription is dropped.
+
+use std::{
+    collections::VecDeque,
+    mem,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+
+use courser_engine::{
+    BrokerHandle, Settler, Subscription,
+    request::{Delivery, Ended, Event, Settled, Settlement, Verdict},
+    tasks,
+};
+use courser_proto::v1::{self, subscribe_request, subscribe_response};
+use tokio::{
+    runtime::Handle,
+    task::JoinHandle,
+    time::{Instant, Sleep, sleep, timeout},
+};
+use tokio_stream::Stream;
+use tonic::{Status, Streaming};
+
+use crate::{
+    convert::{
+        InvalidField, delivery_to_proto, open_from_proto, settled_to_proto, settlements_from_proto,
+    },
+    limits,
+    status::{ended_to_status, internal, not_opened, queue_error_to_status, shutting_down},
+};
+
+/// The answers of one subscription.
+#[derive(Debug)]
+pub(crate) struct DeliveryStream {
+    queue: String,
+    /// None once it is over.
+    subscription: Option<Subscription>,
+    /// Taken from the engine and not yet sent.
+    taken: VecDeque<Event>,
+    /// Settles whose results have not come.
+    unanswered: Arc<AtomicU64>,
+    /// Ends with why the requests ended; none once the consumer has said its last.
+    reader: Option<JoinHandle<Result<(), Status>>>,
+    /// Deliveries that came after that.
+    unwanted: Vec<Settlement>,
+    heartbeat: Pin<Box<Sleep>>,
+}
+
+/// What goes out at once.
+enum Frame {
+    Deliveries(Vec<Delivery>),
+    Settled(Settled),
+    Heartbeat,
+    End(Option<Status>),
+}
+
+impl DeliveryStream {
+    /// Awaits the opening and subscribes.
+    pub(crate) async fn start(
+        handle: &BrokerHandle,
+        mut requests: Streaming<v1::SubscribeRequest>,
+    ) -> Result<Self, Status> {
+        let first = timeout(limits::OPEN_TIME_MAX, requests.message());
+        let first = first.await.map_err(|_| not_opened())??;
+        let open = open_from_proto(first_open(first)?).map_err(|error| error.within("open"))?;
+        let queue = open.queue.clone();
+        let subscription = handle
+            .subscribe(open)
+            .await
+            .map_err(queue_error_to_status)?;
+        let unanswered = Arc::<AtomicU64>::default();
+        let reader = read_settles(requests, subscription.settler(), Arc::clone(&unanswered));
+        Ok(Self {
+            queue,
+            subscription: Some(subscription),
+            taken: VecDeque::new(),
+            unanswered,
+            reader: Some(tasks::spawn("settle stream", reader)),
+            unwanted: Vec::new(),
+            heartbeat: Box::pin(sleep(limits::HEARTBEAT_INTERVAL)),
+        })
+    }
+
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Frame> {
+        if let Some(reader) = &mut self.reader
+            && let Poll::Ready(ended) = Pin::new(reader).poll(context)
+        {
+            self.reader = None;
+            if let Err(status) = ended.unwrap_or_else(|_| Err(internal())) {
+                return Poll::Ready(Frame::End(Some(status)));
+            }
+        }
+        loop {
+            if let Some(frame) = self.next_frame() {
+                return Poll::Ready(frame);
+            }
+            if self.reader.is_none() && self.unanswered.load(Ordering::Acquire) == 0 {
+                return Poll::Ready(Frame::End(None));
+            }
+            if self.poll_events(context).is_pending() {
+                ready!(self.heartbeat.as_mut().poll(context));
+                return Poll::Ready(Frame::Heartbeat);
+            }
+        }
+    }
+
+    fn poll_events(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let mut taken = Vec::from(mem::take(&mut self.taken));
+        let polled = match &mut self.subscription {
+            Some(events) => events.poll_events(context, &mut taken, limits::EVENTS_AT_ONCE),
+            None => Poll::Ready(0),
+        };
+        self.taken = taken.into();
+        if ready!(polled) == 0 {
+            self.taken.push_back(Event::Ended(Ended::ShuttingDown));
+        }
+        Poll::Ready(())
+    }
+
+    /// The next frame of what was taken; none when nothing of it is to go out.
+    fn next_frame(&mut self) -> Option<Frame> {
+        loop {
+            match self.taken.pop_front()? {
+                Event::Deliveries(deliveries) => {
+                    let deliveries = self.wanted(deliveries);
+                    if !deliveries.is_empty() {
+                        return Some(Frame::Deliveries(self.merged(deliveries)));
+                    }
+                }
+                Event::Settled(settled) => {
+                    self.unanswered.fetch_sub(1, Ordering::AcqRel);
+                    return Some(Frame::Settled(settled));
+                }
+                Event::Ended(ended) => {
+                    return Some(Frame::End(Some(ended_to_status(ended, &self.queue))));
+                }
+            }
+        }
+    }
+
+    /// After its last word a consumer wants nothing more, except what counts as acked already.
+    fn wanted(&mut self, deliveries: Vec<Delivery>) -> Vec<Delivery> {
+        if self.reader.is_some() {
+            return deliveries;
+        }
+        let (wanted, unwanted): (_, Vec<_>) = deliveries
+            .into_iter()
+            .partition(|delivery| delivery.lease_id.0 == 0);
+        self.unwanted.extend(unwanted.iter().map(release));
+        wanted
+    }
+
+    /// `deliveries` and those that follow at once, as far as they fit into one frame.
+    fn merged(&mut self, mut deliveries: Vec<Delivery>) -> Vec<Delivery> {
+        let mut bytes = bytes_of(&deliveries);
+        while let Some(Event::Deliveries(more)) = self.taken.front_mut() {
+            bytes += bytes_of(more);
+            let count = deliveries.len() + more.len();
+            if self.reader.is_none()
+                || bytes > limits::DELIVERIES_BYTES
+                || count > limits::DELIVERIES_MAX
+            {
+                break;
+            }
+            deliveries.append(more);
+            self.taken.pop_front();
+        }
+        deliveries
+    }
+
+    /// Gives back what has not gone out, and ends the subscription.
+    fn end(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            reader.abort();
+        }
+        let Some(subscription) = self.subscription.take() else {
+            return;
+        };
+        let mut unsent = mem::take(&mut self.unwanted);
+        for event in self.taken.drain(..) {
+            if let Event::Deliveries(deliveries) = event {
+                unsent.extend(deliveries.iter().filter(|d| d.lease_id.0 != 0).map(release));
+            }
+        }
+        // While the runtime ends, the leases simply end with it.
+        if !unsent.is_empty() && Handle::try_current().is_ok() {
+            tasks::spawn("give back", async move {
+                subscription.settler().settle(unsent).await;
+                drop(subscription);
+            });
+        }
+    }
+}
+
+impl Stream for DeliveryStream {
+    type Item = Result<v1::SubscribeResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.subscription.is_none() {
+            return Poll::Ready(None);
+        }
+        let frame = ready!(self.poll_frame(context));
+        if let Frame::End(status) = frame {
+            self.end();
+            return Poll::Ready(status.map(Err));
+        }
+        self.heartbeat
+            .as_mut()
+            .reset(Instant::now() + limits::HEARTBEAT_INTERVAL);
+        Poll::Ready(Some(Ok(frame_to_proto(frame))))
+    }
+}
+
+impl Drop for DeliveryStream {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn release(delivery: &Delivery) -> Settlement {
+    Settlement {
+        lease_id: delivery.lease_id,
+        verdict: Verdict::Release,
+    }
+}
+
+fn bytes_of(deliveries: &[Delivery]) -> u64 {
+    deliveries
+        .iter()
+        .map(|delivery| u64::from(delivery.message.size()))
+        .sum()
+}
+
+fn frame_to_proto(frame: Frame) -> v1::SubscribeResponse {
+    let kind = match frame {
+        Frame::Deliveries(deliveries) => {
+            let deliveries = deliveries.iter().map(delivery_to_proto).collect();
+            Some(subscribe_response::Kind::Deliveries(v1::Deliveries {
+                deliveries,
+            }))
+        }
+        Frame::Settled(settled) => {
+            Some(subscribe_response::Kind::Settled(settled_to_proto(settled)))
+        }
+        Frame::Heartbeat => Some(subscribe_response::Kind::Heartbeat(v1::Heartbeat {})),
+        Frame::End(_) => None,
+    };
+    v1::SubscribeResponse { kind }
+}
+
+fn first_open(request: Option<v1::SubscribeRequest>) -> Result<v1::Open, InvalidField> {
+    match request.and_then(|request| request.kind) {
+        Some(subscribe_request::Kind::Open(open)) => Ok(open),
+        _ => Err(InvalidField::new(
+            "open",
+            "must be set in the first request of a stream",
+        )),
+    }
+}
+
+/// Hands on what the consumer settles, until it has said its last.
+async fn read_settles(
+    mut requests: Streaming<v1::SubscribeRequest>,
+    settler: Settler,
+    unanswered: Arc<AtomicU64>,
+) -> Result<(), Status> {
+    while let Some(request) = requests.message().await? {
+        let settlements = match request.kind {
+            Some(subscribe_request::Kind::Settle(settle)) => settlements_from_proto(settle)?,
+            Some(subscribe_request::Kind::Open(_)) => {
+                let problem = "must be set in the first request of a stream only";
+                return Err(InvalidField::new("open", problem).into());
+            }
+            None => return Err(InvalidField::new("settle", "must be set").into()),
+        };
+        unanswered.fetch_add(1, Ordering::AcqRel);
+        if !settler.settle(settlements).await {
+            return Err(shutting_down());
+        }
+    }
+    Ok(())
+}
