@@ -7,7 +7,6 @@ use courser_core::{
     options::QueueOptions,
     stats::{Peek, QueueView},
 };
-use courser_store::StoreError;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::{
@@ -33,9 +32,7 @@ pub(crate) enum Command {
         reply: Reply<Result<ConsumerId, QueueError>>,
     },
     /// The connection has taken more of what was handed to it; its flow says how much.
-    Taken {
-        consumer: ConsumerId,
-    },
+    Taken,
     /// The subscription ended from the consumer's side.
     Unsubscribe {
         consumer: ConsumerId,
@@ -100,13 +97,7 @@ pub(crate) enum Command {
     /// Bodies that the engine had asked the loader for.
     Loaded(Loaded),
     /// The keeper has finished a checkpoint.
-    CheckpointDone {
-        result: Result<(), StoreError>,
-    },
-    /// The committer or the keeper could not write.
-    StoreFailed {
-        reason: String,
-    },
+    CheckpointDone,
     /// Stop taking, flush, end.
     Shutdown {
         reply: Reply<()>,
@@ -114,7 +105,7 @@ pub(crate) enum Command {
 }
 
 /// Changes the options of a queue in place; a boxed function, for the core does not know field masks.
-pub struct OptionsChange(pub Box<dyn FnOnce(&mut QueueOptions) + Send>);
+pub(crate) struct OptionsChange(pub(crate) Box<dyn FnOnce(&mut QueueOptions) + Send>);
 
 impl std::fmt::Debug for OptionsChange {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -134,9 +125,9 @@ pub(crate) struct PublishCommand {
 #[derive(Debug)]
 pub(crate) struct Permits {
     /// Of the whole broker.
-    pub(crate) broker: OwnedSemaphorePermit,
+    pub(crate) _broker: OwnedSemaphorePermit,
     /// Of one pipelined publisher.
-    pub(crate) stream: Option<OwnedSemaphorePermit>,
+    pub(crate) _stream: Option<OwnedSemaphorePermit>,
 }
 
 /// Where the answer of a publish goes.

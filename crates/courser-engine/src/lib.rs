@@ -1,16 +1,24 @@
 //! Runs the core: one engine thread that owns all broker state, a committer thread that makes it
 //! durable, a loader and a keeper beside them.
 //!
-//! Start reading at [`BrokerHandle`].
+//! Start reading at [`BrokerHandle`], then `engine.rs`, then `committer.rs`.
 
+mod clock;
 mod command;
+mod committer;
+mod engine;
+mod failure;
 mod handle;
+mod keeper;
 mod limits;
 mod loader;
+mod pull;
+mod recent;
 pub mod request;
 mod start;
 mod subscription;
 pub mod tasks;
+mod turn;
 
 pub use handle::{BrokerHandle, Confirms, Publisher};
 pub use start::{Options, start};

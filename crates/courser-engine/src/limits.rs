@@ -31,8 +31,14 @@ pub(crate) const LOAD_BYTES_MAX: u64 = 4 * 1024 * 1024;
 pub(crate) const CHECKPOINT_BYTES: u64 = 256 * 1024 * 1024;
 /// Records committed since the last checkpoint that make the next one due.
 pub(crate) const CHECKPOINT_RECORDS: u64 = 2_000_000;
-/// Chunks changed since the last checkpoint that make the next one due: each holds memory.
-pub(crate) const CHECKPOINT_CHUNKS: usize = 4_096;
+/// Entries that came since the last checkpoint that make the next one due: until then they are in
+/// memory, with about 50 bytes each.
+pub(crate) const CHECKPOINT_ENTRIES: u64 = 1_000_000;
+/// Bytes of messages between two checkpoints below which the broker counts as idle, and gives back the
+/// memory of recent messages.
+pub(crate) const IDLE_BYTES: u64 = 1024 * 1024;
+/// Entries handed over in one turn: more would let commands wait.
+pub(crate) const DELIVERIES_PER_TURN: usize = 4_096;
 /// How long a change may wait for its checkpoint, and dead segments for being dropped.
 pub(crate) const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(3);
 /// How long a BUFFERED publish may wait for its sync.

@@ -1,5 +1,92 @@
-//! Reads bodies from the store for consumers that are behind.
+//! Reads bodies from the store for those who are behind, so that the engine never waits for a disk.
 
-/// Bodies that were asked for.
+use std::sync::{Arc, mpsc::Receiver};
+
+use courser_core::{
+    error::QueueError,
+    id::{ConsumerId, Position},
+    message::Message,
+    stats::EntryView,
+};
+use courser_store::Store;
+use tokio::sync::mpsc;
+
+use crate::{
+    command::{Command, Reply},
+    failure::Failure,
+    request::Peeked,
+    turn::unavailable,
+};
+
+/// What to read, and for whom.
 #[derive(Debug)]
-pub(crate) struct Loaded {}
+pub(crate) enum Load {
+    /// For deliveries to a consumer, which wait in the engine.
+    Deliveries {
+        consumer: ConsumerId,
+        positions: Vec<Position>,
+    },
+    /// For a peek, which is answered from here.
+    Peek {
+        views: Vec<EntryView>,
+        reply: Reply<Result<Vec<Peeked>, QueueError>>,
+    },
+}
+
+/// Bodies that were asked for, in the order asked for.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) consumer: ConsumerId,
+    pub(crate) messages: Vec<Option<Arc<Message>>>,
+}
+
+pub(crate) struct Loader {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) loads: Receiver<Load>,
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) failure: Failure,
+}
+
+impl Loader {
+    /// Until the engine ends.
+    pub(crate) fn run(self) {
+        while let Ok(load) = self.loads.recv() {
+            match load {
+                Load::Deliveries {
+                    consumer,
+                    positions,
+                } => {
+                    let Some(messages) = self.load(&positions) else {
+                        continue;
+                    };
+                    let loaded = Loaded { consumer, messages };
+                    drop(self.commands.blocking_send(Command::Loaded(loaded)));
+                }
+                Load::Peek { views, reply } => {
+                    let positions: Vec<_> = views.iter().map(|view| view.entry.position).collect();
+                    let peeked = self
+                        .load(&positions)
+                        .ok_or_else(unavailable)
+                        .map(|messages| {
+                            let pairs = views.into_iter().zip(messages);
+                            pairs
+                                .map(|(view, message)| Peeked { view, message })
+                                .collect()
+                        });
+                    drop(reply.send(peeked));
+                }
+            }
+        }
+    }
+
+    /// What cannot be read fails the store: a damaged message is never served.
+    fn load(&self, positions: &[Position]) -> Option<Vec<Option<Arc<Message>>>> {
+        match self.store.load(positions) {
+            Ok(messages) => Some(messages),
+            Err(error) => {
+                self.failure.set(&error);
+                None
+            }
+        }
+    }
+}

@@ -1,10 +1,47 @@
-//! Starts and recovers the broker.
+//! Starts the broker: recovers what the store keeps, then lets the threads run.
+//!
+//! ```text
+//!   faces --commands--> engine --turns--> committer --checkpoints--> keeper
+//!     ^                  |  ^                |                         |
+//!     |                loads |               |                         |
+//!     |                  v  |                |                         |
+//!     |                loader                |                         |
+//!     +------------- what is said, once it is durable                  |
+//!                        ^-------------- checkpoint done --------------+
+//! ```
+//!
+//! Shutdown goes the same way: the engine ends and lets go of the committer, which writes what waits and
+//! lets go of the keeper, which applies the last checkpoint.
 
-use std::sync::Arc;
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, mpsc as std_mpsc},
+    thread,
+};
 
-use courser_store::{Store, StoreError};
+use courser_core::{
+    broker::Broker,
+    id::{ChunkNo, QueueId},
+    random::Random,
+    record::{Chunk, QueueState, Record},
+};
+use courser_store::{Pager, Recover, Recovered, Store, StoreError};
+use tokio::sync::{Semaphore, mpsc, watch};
+use uuid::Uuid;
 
-use crate::handle::BrokerHandle;
+use crate::{
+    clock::Clock,
+    committer::Committer,
+    engine::{Engine, Progress},
+    failure::Failure,
+    handle::BrokerHandle,
+    keeper::Keeper,
+    limits,
+    loader::Loader,
+    pull::Pulls,
+    recent::Recent,
+    request::{CommitStats, Health},
+};
 
 /// What the engine can be told.
 #[derive(Clone, Debug)]
@@ -16,7 +53,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            recent_bytes: crate::limits::RECENT_BYTES_MAX,
+            recent_bytes: limits::RECENT_BYTES_MAX,
         }
     }
 }
@@ -24,8 +61,171 @@ impl Default for Options {
 /// Recovers what `store` keeps and starts the threads. Blocks while it recovers.
 ///
 /// # Errors
-/// When the store cannot be recovered.
+/// When the store cannot be recovered, or a thread cannot be started.
 pub fn start(store: Arc<dyn Store>, options: &Options) -> Result<BrokerHandle, StoreError> {
-    let _ = (store, options);
-    Err(StoreError::Index("not yet".to_owned()))
+    let mut seed = seed();
+    let mut target = Recovery {
+        broker: Broker::new(0, seed),
+        error: None,
+    };
+    let recovered = store.recover(&mut target)?;
+    if let Some(error) = target.error {
+        return Err(error);
+    }
+    let Recovered {
+        next_position,
+        next_queue,
+        epoch,
+        replayed,
+        torn_bytes,
+    } = recovered;
+    let mut broker = target.broker;
+    broker.finish_recovery(epoch, next_position, next_queue);
+    tracing::info!(
+        queues = broker.queue_count(),
+        next_position = next_position.0,
+        epoch,
+        replayed,
+        torn_bytes,
+        "recovered"
+    );
+    seed ^= epoch;
+    launch(store, broker, replayed > 0, seed, options)
+}
+
+/// Starts the threads around a recovered broker.
+fn launch(
+    store: Arc<dyn Store>,
+    broker: Broker,
+    replayed: bool,
+    seed: u64,
+    options: &Options,
+) -> Result<BrokerHandle, StoreError> {
+    let clock = Clock::start();
+    let failure = Failure::default();
+    let stats = Arc::new(Mutex::new(CommitStats::default()));
+    let (commands, inbox) = mpsc::channel(limits::COMMANDS_WAITING_MAX);
+    let (turns, turns_waiting) = std_mpsc::sync_channel(limits::TURNS_WAITING_MAX);
+    let (checkpoints, checkpoints_waiting) = std_mpsc::channel();
+    let (loads, loads_waiting) = std_mpsc::channel();
+    let (health, health_watch) = watch::channel(Health::Serving);
+
+    let committer = Committer {
+        store: Arc::clone(&store),
+        turns: turns_waiting,
+        checkpoints,
+        commands: commands.clone(),
+        failure: failure.clone(),
+        stats: Arc::clone(&stats),
+        clock,
+    };
+    let keeper = Keeper {
+        store: Arc::clone(&store),
+        checkpoints: checkpoints_waiting,
+        commands: commands.clone(),
+        failure: failure.clone(),
+        stats: Arc::clone(&stats),
+    };
+    let loader = Loader {
+        store: Arc::clone(&store),
+        loads: loads_waiting,
+        commands: commands.clone(),
+        failure: failure.clone(),
+    };
+    let recent = Recent::new(broker.next_position(), options.recent_bytes);
+    let mut progress = Progress::default();
+    if replayed {
+        progress.note_replay(clock.now());
+    }
+    let engine = Engine {
+        broker,
+        inbox,
+        turns,
+        loads,
+        store,
+        failure,
+        health,
+        clock,
+        random: Random::new(seed),
+        recent,
+        stats,
+        outlets: Default::default(),
+        pulls: Pulls::default(),
+        redrives: VecDeque::new(),
+        progress,
+        blocked: Vec::new(),
+        again: false,
+        shutdown: None,
+    };
+    let threads = vec![
+        spawn("courser-commit", move || committer.run())?,
+        spawn("courser-keep", move || keeper.run())?,
+        spawn("courser-load", move || loader.run())?,
+    ];
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .map_err(|source| cannot_start("the engine's runtime", source))?;
+    spawn("courser-engine", move || {
+        runtime.block_on(engine.run(threads))
+    })?;
+    let on_their_way = Arc::new(Semaphore::new(limits::PUBLISH_KIB_MAX as usize));
+    Ok(BrokerHandle {
+        commands,
+        on_their_way,
+        health: health_watch,
+    })
+}
+
+fn spawn(
+    name: &str,
+    run: impl FnOnce() + Send + 'static,
+) -> Result<thread::JoinHandle<()>, StoreError> {
+    let builder = thread::Builder::new().name(name.to_owned());
+    builder
+        .spawn(run)
+        .map_err(|source| cannot_start(name, source))
+}
+
+fn cannot_start(what: &str, source: std::io::Error) -> StoreError {
+    StoreError::Io {
+        action: "start",
+        path: what.to_owned(),
+        source,
+    }
+}
+
+/// Not a secret: for jitter and for the random part of message ids.
+fn seed() -> u64 {
+    let (high, low) = Uuid::now_v7().as_u64_pair();
+    high.rotate_left(32) ^ low
+}
+
+/// Fills a broker with what a store gives back.
+struct Recovery {
+    broker: Broker,
+    error: Option<StoreError>,
+}
+
+impl Recover for Recovery {
+    fn queue(&mut self, state: QueueState) {
+        self.broker.restore_queue(state);
+    }
+
+    fn chunk(&mut self, queue: QueueId, number: ChunkNo, chunk: &Chunk) {
+        self.broker.restore_chunk(queue, number, chunk);
+    }
+
+    fn record(&mut self, record: Record, page: &mut Pager<'_>) -> Result<(), StoreError> {
+        let error = &mut self.error;
+        let mut pager = |queue, number| match page(queue, number) {
+            Ok(chunk) => Some(chunk),
+            Err(failed) => {
+                error.get_or_insert(failed);
+                None
+            }
+        };
+        self.broker.replay(record, &mut pager);
+        self.error.take().map_or(Ok(()), Err)
+    }
 }

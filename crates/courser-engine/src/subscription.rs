@@ -138,8 +138,7 @@ impl Subscription {
         }
         if messages > 0 && self.flow.add(messages, bytes) {
             // When the engine's inbox is full it is awake, and looks by itself.
-            let consumer = self.settler.consumer;
-            drop(self.settler.commands.try_send(Command::Taken { consumer }));
+            drop(self.settler.commands.try_send(Command::Taken));
         }
     }
 }

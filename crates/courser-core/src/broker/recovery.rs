@@ -6,6 +6,7 @@ use std::cmp::Reverse;
 use super::Broker;
 use crate::{
     id::{ChunkNo, Position, QueueId, Seq},
+    lease::Leases,
     queue::{Pager, Queue},
     record::{Checkpoint, Chunk, QueueState, Record},
     time::Timestamp,
@@ -100,8 +101,9 @@ impl Broker {
         }
     }
 
-    /// All was restored and replayed.
-    pub fn finish_recovery(&mut self, next_position: Position, next_queue: QueueId) {
+    /// All was restored and replayed. `epoch` differs from start to start.
+    pub fn finish_recovery(&mut self, epoch: u64, next_position: Position, next_queue: QueueId) {
+        self.leases = Leases::new(epoch);
         self.next_position = self.next_position.max(next_position);
         self.next_queue = self.next_queue.max(next_queue);
         for queue in self.queues.values_mut() {

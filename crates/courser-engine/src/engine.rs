@@ -1,0 +1,285 @@
+//! The engine thread: the only owner of broker state.
+//!
+//! One loop, in turns: take the commands that wait, apply them to the core with one `now`, hand out
+//! what can be delivered, and pass what became true and what is to be said to the committer. It wakes
+//! for commands, for the next deadline of the core, and when a checkpoint is due.
+
+mod apply;
+mod deliver;
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex,
+        mpsc::{Sender, SyncSender},
+    },
+    thread::JoinHandle,
+};
+
+use courser_core::{
+    broker::{Broker, RedriveTask},
+    id::{ChunkNo, ConsumerId, QueueId},
+    random::Random,
+    record::Chunk,
+    time::Timestamp,
+};
+use courser_store::Store;
+use rustc_hash::FxHashMap;
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    clock::Clock,
+    command::{Command, Reply},
+    failure::Failure,
+    limits,
+    loader::Load,
+    pull::Pulls,
+    recent::Recent,
+    request::{CommitStats, Ended, Event, Health, QueueError},
+    turn::{Output, Turn, unavailable},
+};
+use deliver::Outlet;
+
+pub(crate) struct Engine {
+    pub(crate) broker: Broker,
+    pub(crate) inbox: mpsc::Receiver<Command>,
+    pub(crate) turns: SyncSender<Turn>,
+    pub(crate) loads: Sender<Load>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) failure: Failure,
+    pub(crate) health: watch::Sender<Health>,
+    pub(crate) clock: Clock,
+    pub(crate) random: Random,
+    pub(crate) recent: Recent,
+    pub(crate) stats: Arc<Mutex<CommitStats>>,
+    /// Where what is delivered goes.
+    pub(crate) outlets: FxHashMap<ConsumerId, Outlet>,
+    pub(crate) pulls: Pulls,
+    pub(crate) redrives: VecDeque<RedriveJob>,
+    pub(crate) progress: Progress,
+    /// Consumers that wait for their connection to take what they were handed.
+    pub(crate) blocked: Vec<ConsumerId>,
+    /// The next turn follows at once.
+    pub(crate) again: bool,
+    pub(crate) shutdown: Option<Reply<()>>,
+}
+
+/// A redrive under way.
+pub(crate) struct RedriveJob {
+    pub(crate) task: RedriveTask,
+    pub(crate) moved: u64,
+    pub(crate) reply: Reply<Result<u64, QueueError>>,
+}
+
+/// What happened since the last checkpoint began.
+#[derive(Default)]
+pub(crate) struct Progress {
+    bytes: u64,
+    records: u64,
+    /// When the first change after it came.
+    changed_at: Option<Timestamp>,
+    /// A checkpoint is on its way to the index.
+    pub(crate) under_way: bool,
+}
+
+impl Progress {
+    /// The log held records that the index does not: a checkpoint is due, so that the next start is
+    /// quicker.
+    pub(crate) fn note_replay(&mut self, now: Timestamp) {
+        self.changed_at = Some(now);
+        self.records = limits::CHECKPOINT_RECORDS;
+    }
+}
+
+impl Engine {
+    /// Until shutdown. `threads` are those that end when this one lets go of them.
+    pub(crate) async fn run(mut self, threads: Vec<JoinHandle<()>>) {
+        let mut commands = Vec::with_capacity(limits::COMMANDS_PER_TURN);
+        loop {
+            let deadline = self.deadline().map(|at| self.clock.instant(at));
+            let failure = self.failure.clone();
+            tokio::select! {
+                biased;
+                taken = self.inbox.recv_many(&mut commands, limits::COMMANDS_PER_TURN) => {
+                    if taken == 0 {
+                        break;
+                    }
+                }
+                () = failure.happens() => self.end_all(Ended::StoreFailed),
+                () = sleep_until(deadline) => {}
+            }
+            self.turn(&mut commands);
+        }
+        self.end(threads);
+    }
+
+    /// When the next turn is due without a command.
+    fn deadline(&mut self) -> Option<Timestamp> {
+        if self.again {
+            return Some(Timestamp::ZERO);
+        }
+        let checkpoint = self
+            .progress
+            .changed_at
+            .map(|at| at + limits::CHECKPOINT_INTERVAL);
+        let checkpoint = checkpoint.filter(|_| !self.progress.under_way);
+        let core = self.broker.poll_timeout();
+        checkpoint
+            .into_iter()
+            .chain(core)
+            .chain(self.pulls.poll_timeout())
+            .min()
+    }
+
+    fn turn(&mut self, commands: &mut Vec<Command>) {
+        let now = self.clock.now();
+        let mut turn = Turn::default();
+        self.again = false;
+        self.pass_time(now, &mut turn);
+        for command in commands.drain(..) {
+            self.apply(command, now, &mut turn);
+        }
+        self.step_redrive(now, &mut turn);
+        self.deliver(now, &mut turn);
+        self.submit(turn, now);
+    }
+
+    fn pass_time(&mut self, now: Timestamp, turn: &mut Turn) {
+        if self.broker.poll_timeout().is_some_and(|at| at <= now) {
+            self.note_all_taken();
+            self.with_pager(|broker, pager| broker.handle_timeout(now, pager));
+        }
+        self.note_taken_by_blocked();
+        while let Some(consumer) = self.pulls.next_expired(now) {
+            self.end_pull(consumer, now, turn);
+        }
+    }
+
+    /// Passes on what became true and what is to be said.
+    fn submit(&mut self, mut turn: Turn, now: Timestamp) {
+        let drained = self.broker.drain_records();
+        for consumer in self.broker.drain_ended() {
+            self.end_outlet(consumer, Ended::QueueDeleted, &mut turn);
+        }
+        turn.records = drained.records;
+        turn.sync |= drained.sync;
+        turn.next_position = self.broker.next_position();
+        self.progress.bytes += turn.message_bytes as u64;
+        self.progress.records += turn.records.len() as u64;
+        if !turn.records.is_empty() {
+            self.progress.changed_at.get_or_insert(now);
+        }
+        if self.checkpoint_is_due(now) {
+            self.begin_checkpoint(&mut turn, now);
+        }
+        if !turn.is_empty() && self.turns.send(turn).is_err() {
+            self.failure.set(&"the committer has ended");
+        }
+    }
+
+    fn checkpoint_is_due(&self, now: Timestamp) -> bool {
+        let progress = &self.progress;
+        let Some(changed_at) = progress.changed_at else {
+            return false;
+        };
+        !progress.under_way
+            && self.failure.get().is_none()
+            && (now.since(changed_at) >= limits::CHECKPOINT_INTERVAL
+                || progress.bytes >= limits::CHECKPOINT_BYTES
+                || progress.records >= limits::CHECKPOINT_RECORDS
+                || self.broker.grown() >= limits::CHECKPOINT_ENTRIES)
+    }
+
+    fn begin_checkpoint(&mut self, turn: &mut Turn, now: Timestamp) {
+        let idle = now.since(self.progress.changed_at.unwrap_or(now))
+            >= limits::CHECKPOINT_INTERVAL
+            && self.progress.bytes < limits::IDLE_BYTES;
+        if idle {
+            self.recent.clear();
+        }
+        self.progress = Progress {
+            under_way: true,
+            ..Progress::default()
+        };
+        turn.checkpoint = Some(self.broker.checkpoint());
+    }
+
+    /// Runs something of the core that may need entries which only the index holds.
+    pub(crate) fn with_pager<T>(
+        &mut self,
+        run: impl FnOnce(&mut Broker, &mut dyn FnMut(QueueId, ChunkNo) -> Option<Chunk>) -> T,
+    ) -> T {
+        let (store, failure) = (&self.store, &self.failure);
+        let mut pager = |queue, number| match store.page(queue, number) {
+            Ok(chunk) => Some(chunk),
+            Err(error) => {
+                failure.set(&error);
+                None
+            }
+        };
+        run(&mut self.broker, &mut pager)
+    }
+
+    /// Ends every subscription and every pull.
+    fn end_all(&mut self, ended: Ended) {
+        if let (Ended::StoreFailed, Some(reason)) = (ended, self.failure.get()) {
+            self.health
+                .send_replace(Health::StoreFailed(reason.to_owned()));
+        }
+        let mut turn = Turn::default();
+        for consumer in self.pulls.consumers() {
+            if let Some(reply) = self.pulls.take(consumer) {
+                drop(reply.send(Err(unavailable())));
+            }
+        }
+        let consumers: Vec<_> = self.outlets.keys().copied().collect();
+        for consumer in consumers {
+            self.end_outlet(consumer, ended, &mut turn);
+        }
+        drop(self.turns.send(turn));
+    }
+
+    pub(crate) fn end_outlet(&mut self, consumer: ConsumerId, ended: Ended, turn: &mut Turn) {
+        if let Some(reply) = self.pulls.take(consumer) {
+            let error = QueueError::NotFound {
+                name: "the queue, it was deleted".to_owned(),
+            };
+            drop(reply.send(Err(error)));
+        }
+        if let Some(outlet) = self.outlets.remove(&consumer)
+            && let Some(events) = outlet.events
+        {
+            turn.outputs.push(Output::Event {
+                consumer,
+                events,
+                event: Event::Ended(ended),
+            });
+        }
+    }
+
+    /// Everybody is told, everything is flushed, all threads have ended.
+    fn end(mut self, threads: Vec<JoinHandle<()>>) {
+        self.end_all(Ended::ShuttingDown);
+        if self.failure.get().is_none() {
+            let checkpoint = Some(self.broker.checkpoint());
+            drop(self.turns.send(Turn {
+                checkpoint,
+                ..Turn::default()
+            }));
+        }
+        drop((self.turns, self.loads));
+        for thread in threads {
+            drop(thread.join());
+        }
+        if let Some(reply) = self.shutdown {
+            let _ = reply.send(());
+        }
+    }
+}
+
+async fn sleep_until(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,242 @@
+//! From hand-overs of the core to deliveries with their messages.
+//!
+//! A message that is not among the recent ones is read by the loader. What comes after it for the same
+//! consumer waits, so that the order stays.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use courser_core::{broker::HandOver, id::ConsumerId, message::Message, time::Timestamp};
+use tokio::sync::mpsc;
+
+use super::Engine;
+use crate::{
+    limits,
+    loader::{Load, Loaded},
+    request::{Delivery, Event},
+    subscription::Flow,
+    turn::{Output, Turn},
+};
+
+/// Where the deliveries of one consumer go.
+#[derive(Debug, Default)]
+pub(crate) struct Outlet {
+    /// `None` for a pull.
+    pub(crate) events: Option<mpsc::UnboundedSender<Event>>,
+    pub(crate) flow: Flow,
+    /// With their messages, to go out in this turn.
+    batch: Vec<Delivery>,
+    /// Behind a message that is not in memory, in order.
+    waiting: VecDeque<HandOver>,
+    /// How many of those the loader is reading.
+    loading: usize,
+    /// Stands in the engine's list of those that are blocked.
+    blocked: bool,
+}
+
+impl Outlet {
+    pub(crate) fn new(events: Option<mpsc::UnboundedSender<Event>>, flow: Flow) -> Self {
+        Self {
+            events,
+            flow,
+            ..Self::default()
+        }
+    }
+}
+
+impl Engine {
+    pub(super) fn deliver(&mut self, now: Timestamp, turn: &mut Turn) {
+        let mut handed = Vec::new();
+        self.again |= self.with_pager(|broker, pager| {
+            broker.poll_deliveries(now, limits::DELIVERIES_PER_TURN, pager, &mut handed)
+        });
+        let mut touched: Vec<ConsumerId> = Vec::new();
+        for hand_over in handed {
+            let consumer = hand_over.consumer;
+            let Some(outlet) = self.outlets.get_mut(&consumer) else {
+                continue;
+            };
+            if outlet.batch.is_empty() && touched.last() != Some(&consumer) {
+                touched.push(consumer);
+            }
+            match self.recent.get(hand_over.position) {
+                Some(message) if outlet.waiting.is_empty() => {
+                    outlet.batch.push(delivery(hand_over, Arc::clone(message)));
+                }
+                _ => outlet.waiting.push_back(hand_over),
+            }
+        }
+        touched.sort_unstable();
+        touched.dedup();
+        for consumer in touched {
+            self.flush(consumer, turn);
+        }
+    }
+
+    /// Sends what is complete, and asks for what is not.
+    fn flush(&mut self, consumer: ConsumerId, turn: &mut Turn) {
+        self.note_blocked(consumer);
+        let Some(outlet) = self.outlets.get_mut(&consumer) else {
+            return;
+        };
+        while outlet.loading == 0
+            && let Some(next) = outlet.waiting.front()
+            && let Some(message) = self.recent.get(next.position)
+        {
+            let message = Arc::clone(message);
+            let hand_over = outlet.waiting.pop_front().expect("looked at above");
+            outlet.batch.push(delivery(hand_over, message));
+        }
+        if outlet.loading == 0 && !outlet.waiting.is_empty() {
+            self.load(consumer);
+        }
+        let Some(outlet) = self.outlets.get_mut(&consumer) else {
+            return;
+        };
+        if outlet.batch.is_empty() {
+            return;
+        }
+        if let Some(events) = &outlet.events {
+            let event = Event::Deliveries(std::mem::take(&mut outlet.batch));
+            turn.outputs.push(Output::Event {
+                consumer,
+                events: events.clone(),
+                event,
+            });
+        } else if outlet.waiting.is_empty() {
+            self.answer_pull(consumer, turn);
+        }
+    }
+
+    /// Asks the loader for the next messages of a consumer.
+    fn load(&mut self, consumer: ConsumerId) {
+        let Some(outlet) = self.outlets.get_mut(&consumer) else {
+            return;
+        };
+        let (mut positions, mut bytes) = (Vec::new(), 0);
+        for hand_over in &outlet.waiting {
+            bytes += u64::from(hand_over.size);
+            let known = self.recent.get(hand_over.position).is_some();
+            if known || (bytes > limits::LOAD_BYTES_MAX && !positions.is_empty()) {
+                break;
+            }
+            positions.push(hand_over.position);
+        }
+        outlet.loading = positions.len();
+        drop(self.loads.send(Load::Deliveries {
+            consumer,
+            positions,
+        }));
+    }
+
+    /// What the loader has read.
+    pub(super) fn loaded(&mut self, loaded: Loaded, turn: &mut Turn) {
+        let Some(outlet) = self.outlets.get_mut(&loaded.consumer) else {
+            return;
+        };
+        outlet.loading = 0;
+        for message in loaded.messages {
+            let Some(hand_over) = outlet.waiting.pop_front() else {
+                break;
+            };
+            match message {
+                Some(message) => outlet.batch.push(delivery(hand_over, message)),
+                // Settled while it was being read, by a late answer to an earlier lease.
+                None => tracing::debug!(position = %hand_over.position, "message is gone"),
+            }
+        }
+        self.flush(loaded.consumer, turn);
+    }
+
+    fn answer_pull(&mut self, consumer: ConsumerId, turn: &mut Turn) {
+        let Some(outlet) = self.outlets.remove(&consumer) else {
+            return;
+        };
+        self.broker.detach(consumer);
+        if let Some(reply) = self.pulls.take(consumer) {
+            turn.outputs.push(Output::Pulled {
+                reply,
+                deliveries: outlet.batch,
+            });
+        }
+    }
+
+    /// A pull has waited long enough: nothing came, or it is on its way from the disk.
+    pub(super) fn end_pull(&mut self, consumer: ConsumerId, now: Timestamp, turn: &mut Turn) {
+        if self
+            .outlets
+            .get(&consumer)
+            .is_some_and(|outlet| !outlet.waiting.is_empty())
+        {
+            self.pulls.wait_on(consumer);
+            return;
+        }
+        let Some(reply) = self.pulls.take(consumer) else {
+            return;
+        };
+        self.broker.handle_disconnect(consumer, now);
+        self.outlets.remove(&consumer);
+        turn.outputs.push(Output::Pulled {
+            reply,
+            deliveries: Vec::new(),
+        });
+    }
+
+    // ---- what connections have taken
+
+    /// An entry waits for this consumer's connection: the engine is to be told when it takes more.
+    fn note_blocked(&mut self, consumer: ConsumerId) {
+        if !self.broker.is_blocked(consumer) {
+            return;
+        }
+        let Some(outlet) = self.outlets.get_mut(&consumer) else {
+            return;
+        };
+        let (messages, bytes) = outlet.flow.wait();
+        if self.broker.handle_taken(consumer, messages, bytes) {
+            self.again = true;
+        } else if !outlet.blocked {
+            outlet.blocked = true;
+            self.blocked.push(consumer);
+        }
+    }
+
+    /// Looks what those have taken that had not taken enough.
+    pub(super) fn note_taken_by_blocked(&mut self) {
+        let (outlets, broker) = (&mut self.outlets, &mut self.broker);
+        self.blocked.retain(|consumer| {
+            let Some(outlet) = outlets.get_mut(consumer) else {
+                return false;
+            };
+            let (messages, bytes) = outlet.flow.wait();
+            outlet.blocked = !broker.handle_taken(*consumer, messages, bytes);
+            outlet.blocked
+        });
+    }
+
+    /// Leases run out: whether a delivery was sent decides whether that was an attempt.
+    pub(super) fn note_all_taken(&mut self) {
+        for (consumer, outlet) in &self.outlets {
+            let (messages, bytes) = outlet.flow.taken();
+            self.broker.handle_taken(*consumer, messages, bytes);
+        }
+    }
+
+    /// A consumer is gone.
+    pub(super) fn unsubscribe(&mut self, consumer: ConsumerId, now: Timestamp) {
+        if let Some(outlet) = self.outlets.remove(&consumer) {
+            let (messages, bytes) = outlet.flow.taken();
+            self.broker.handle_taken(consumer, messages, bytes);
+            self.broker.handle_disconnect(consumer, now);
+        }
+    }
+}
+
+fn delivery(hand_over: HandOver, message: Arc<Message>) -> Delivery {
+    Delivery {
+        lease_id: hand_over.lease_id,
+        attempt: hand_over.attempt,
+        lease_until: hand_over.lease_until,
+        message,
+        note: hand_over.note,
+    }
+}

@@ -1,0 +1,79 @@
+//! Keeps the store in shape behind the committer: applies checkpoints to the index, and gives back the
+//! disk of what is settled. The only writer of the index.
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    mpsc::{Receiver, TryRecvError},
+};
+
+use courser_core::record::Checkpoint;
+use courser_store::{FrameNo, Store};
+use tokio::sync::mpsc;
+
+use crate::{command::Command, failure::Failure, request::CommitStats};
+
+pub(crate) struct Keeper {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) checkpoints: Receiver<(Checkpoint, FrameNo)>,
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) failure: Failure,
+    pub(crate) stats: Arc<Mutex<CommitStats>>,
+}
+
+impl Keeper {
+    /// Until the committer ends.
+    pub(crate) fn run(self) {
+        while let Ok(checkpoint) = self.checkpoints.recv() {
+            let mut next = Some(checkpoint);
+            while let Some((checkpoint, upto)) = next.take() {
+                self.apply(&checkpoint, upto);
+                next = self.reclaim();
+            }
+        }
+    }
+
+    fn apply(&self, checkpoint: &Checkpoint, upto: FrameNo) {
+        if self.failure.get().is_some() {
+            return;
+        }
+        match self.store.checkpoint(checkpoint, upto) {
+            Ok(()) => {
+                self.count(|stats| stats.checkpoints += 1);
+                drop(self.commands.blocking_send(Command::CheckpointDone));
+            }
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    /// Step by step, until there is nothing to give back, or the next checkpoint comes.
+    fn reclaim(&self) -> Option<(Checkpoint, FrameNo)> {
+        while self.failure.get().is_none() {
+            match self.store.reclaim() {
+                Ok(step) => {
+                    self.count(|stats| {
+                        stats.segments_dropped += step.dropped;
+                        stats.segments_rewritten += step.rewritten;
+                    });
+                    if !step.more {
+                        return None;
+                    }
+                }
+                Err(error) => self.fail(&error),
+            }
+            match self.checkpoints.try_recv() {
+                Ok(next) => return Some(next),
+                Err(TryRecvError::Disconnected) => return None,
+                Err(TryRecvError::Empty) => {}
+            }
+        }
+        None
+    }
+
+    fn count(&self, count: impl FnOnce(&mut CommitStats)) {
+        count(&mut self.stats.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn fail(&self, error: &courser_store::StoreError) {
+        self.failure.set(error);
+    }
+}

@@ -1,0 +1,130 @@
+//! What one turn of the engine leaves to be done: facts to be made durable, and what is told to
+//! whom once they are.
+
+use std::sync::Arc;
+
+use courser_core::{
+    error::PublishError,
+    id::{ConsumerId, Position},
+    message::Message,
+    record::{Checkpoint, Record},
+};
+use tokio::sync::mpsc;
+
+use crate::{
+    command::{Command, Permits, PublishReply},
+    failure::Failure,
+    request::{Delivery, Ended, Event, Published},
+};
+
+/// One turn.
+#[derive(Debug, Default)]
+pub(crate) struct Turn {
+    pub(crate) messages: Vec<Arc<Message>>,
+    pub(crate) message_bytes: usize,
+    pub(crate) records: Vec<Record>,
+    pub(crate) next_position: Position,
+    /// The outputs wait for the sync, not only for the write.
+    pub(crate) sync: bool,
+    pub(crate) outputs: Vec<Output>,
+    /// The state after this turn.
+    pub(crate) checkpoint: Option<Checkpoint>,
+}
+
+impl Turn {
+    /// Nothing to write and nothing to say.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.records.is_empty()
+            && self.messages.is_empty()
+            && self.outputs.is_empty()
+            && self.checkpoint.is_none()
+    }
+}
+
+/// Something to be told. Dropped unsaid, it ends whoever waits for it.
+pub(crate) enum Output {
+    Confirm {
+        reply: PublishReply,
+        results: Vec<Published>,
+        permits: Permits,
+    },
+    Event {
+        consumer: ConsumerId,
+        events: mpsc::UnboundedSender<Event>,
+        event: Event,
+    },
+    Pulled {
+        reply: PullReply,
+        deliveries: Vec<Delivery>,
+    },
+    /// Anything else: called with `true` when the turn is durable, with `false` when it failed.
+    Call(Box<dyn FnOnce(bool) + Send>),
+}
+
+pub(crate) type PullReply =
+    crate::command::Reply<Result<Vec<Delivery>, courser_core::error::QueueError>>;
+
+impl std::fmt::Debug for Output {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Confirm { .. } => "Confirm",
+            Self::Event { .. } => "Event",
+            Self::Pulled { .. } => "Pulled",
+            Self::Call(_) => "Call",
+        })
+    }
+}
+
+impl Output {
+    /// The turn is durable: say it. What nobody takes goes back to the engine over `commands`.
+    pub(crate) fn release(self, commands: &mpsc::Sender<Command>) {
+        match self {
+            Self::Confirm {
+                reply,
+                results,
+                permits,
+            } => {
+                reply.send(Ok(results));
+                drop(permits);
+            }
+            Self::Event {
+                consumer,
+                events,
+                event,
+            } => {
+                if events.send(event).is_err() {
+                    // It is told again by the subscription's own end when the inbox is full.
+                    drop(commands.try_send(Command::Unsubscribe { consumer }));
+                }
+            }
+            Self::Pulled { reply, deliveries } => {
+                if let Err(Ok(deliveries)) = reply.send(Ok(deliveries)) {
+                    crate::pull::give_back(&deliveries, commands);
+                }
+            }
+            Self::Call(call) => call(true),
+        }
+    }
+
+    /// The turn failed: say that.
+    pub(crate) fn fail(self) {
+        match self {
+            Self::Confirm { reply, permits, .. } => {
+                reply.send(Err(PublishError::Unavailable {
+                    reason: Failure::sentence(),
+                }));
+                drop(permits);
+            }
+            Self::Event { events, .. } => drop(events.send(Event::Ended(Ended::StoreFailed))),
+            Self::Pulled { reply, .. } => drop(reply.send(Err(unavailable()))),
+            Self::Call(call) => call(false),
+        }
+    }
+}
+
+/// What queue requests hear when the store has failed.
+pub(crate) fn unavailable() -> courser_core::error::QueueError {
+    courser_core::error::QueueError::Unavailable {
+        reason: Failure::sentence(),
+    }
+}
