@@ -39,8 +39,8 @@ impl BrokerHandle {
         let broker = self.permits(&publish).await?;
         let (reply, answer) = oneshot::channel();
         let permits = Permits {
-            broker,
-            stream: None,
+            _broker: broker,
+            _stream: None,
         };
         let command = PublishCommand {
             publish,
@@ -317,8 +317,8 @@ impl Publisher {
             confirms: self.confirms.clone(),
         };
         let permits = Permits {
-            broker,
-            stream: Some(stream),
+            _broker: broker,
+            _stream: Some(stream),
         };
         let command = PublishCommand {
             publish,
