@@ -1,0 +1,110 @@
+use std::path::Path;
+
+use super::*;
+
+fn toml(text: &str) -> Layer {
+    Layer::toml(Path::new("courser.toml"), text)
+}
+
+fn environment(variables: &[(&str, &str)]) -> Layer {
+    Layer::environment(|name| {
+        let found = variables.iter().find(|(variable, _)| *variable == name);
+        found.map(|(_, value)| (*value).to_owned())
+    })
+}
+
+const DOCUMENTED: &str = include_str!("../../../../config/courser.toml");
+
+#[test]
+fn the_documented_file_holds_the_defaults() {
+    let config = Config::resolve(vec![toml(DOCUMENTED)]).unwrap();
+    assert_eq!(config, Config::default());
+}
+
+#[test]
+fn the_documented_file_names_every_setting() {
+    let layer = toml(DOCUMENTED);
+    let missing: Vec<_> = SETTINGS
+        .iter()
+        .filter(|setting| !layer.values.contains_key(*setting))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "not in config/courser.toml: {missing:?}"
+    );
+}
+
+#[test]
+fn every_setting_has_a_sentence_above_it() {
+    let lines: Vec<&str> = DOCUMENTED.lines().collect();
+    for pair in lines.windows(2).filter(|pair| pair[1].contains(" = ")) {
+        assert!(
+            pair[0].starts_with("# "),
+            "nothing is said about {}",
+            pair[1]
+        );
+    }
+}
+
+#[test]
+fn flags_win_over_the_environment_and_the_environment_over_the_file() {
+    let file = toml("listen = \"127.0.0.1:1\"\nhttp = \"127.0.0.1:11\"\ndata_dir = \"from-file\"");
+    let environment = environment(&[
+        ("COURSER_LISTEN", "127.0.0.1:2"),
+        ("COURSER_HTTP", "127.0.0.1:12"),
+    ]);
+    let flags = Layer::flags([("listen", Some("127.0.0.1:3".to_owned())), ("http", None)]);
+    let config = Config::resolve(vec![file, environment, flags]).unwrap();
+    assert_eq!(config.listen.port(), 3);
+    assert_eq!(config.http.unwrap().port(), 12);
+    assert_eq!(config.data_dir, PathBuf::from("from-file"));
+}
+
+#[test]
+fn all_problems_are_told_at_once() {
+    let file = toml("lissten = \"x\"\nhttp = 5\nlog_format = true\nmax_message_bytes = \"1GiB\"");
+    let environment = environment(&[("COURSER_LISTEN", "nowhere"), ("COURSER_LOG_LEVEL", "loud")]);
+    let flags = Layer::flags([("worker_threads", Some("many".to_owned()))]);
+    let Problems(problems) = Config::resolve(vec![file, environment, flags]).unwrap_err();
+    let expected = [
+        "lissten in courser.toml",
+        "http in courser.toml",
+        "log_format in courser.toml",
+        "max_message_bytes in courser.toml",
+        "COURSER_LISTEN is \"nowhere\"",
+        "COURSER_LOG_LEVEL is \"loud\"",
+        "--worker-threads is \"many\"",
+    ];
+    for name in expected {
+        assert!(
+            problems.iter().any(|problem| problem.contains(name)),
+            "{name}: {problems:#?}"
+        );
+    }
+    assert_eq!(problems.len(), expected.len(), "{problems:#?}");
+}
+
+#[test]
+fn a_file_that_is_not_toml_is_a_problem() {
+    let Problems(problems) = Config::resolve(vec![toml("listen =")]).unwrap_err();
+    assert!(
+        problems[0].starts_with("courser.toml is not TOML"),
+        "{problems:?}"
+    );
+}
+
+#[test]
+fn the_two_addresses_must_differ() {
+    let same = toml("listen = \"127.0.0.1:5\"\nhttp = \"127.0.0.1:5\"");
+    assert!(Config::resolve(vec![same]).is_err());
+    let both_free = toml("listen = \"127.0.0.1:0\"\nhttp = \"127.0.0.1:0\"");
+    assert!(Config::resolve(vec![both_free]).is_ok());
+}
+
+#[test]
+fn sizes_are_plain_or_have_a_unit_and_http_can_be_off() {
+    let config = Config::resolve(vec![toml("max_message_bytes = \"8 MiB\"\nhttp = \"off\"")]);
+    let config = config.unwrap();
+    assert_eq!(config.max_message_bytes, 8 * 1024 * 1024);
+    assert_eq!(config.http, None);
+}
