@@ -1,0 +1,189 @@
+//! Receives batches, counts them, and settles every message by its own lease.
+
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use anyhow::bail;
+use courser_client::{
+    Client, ConsumerOptions, SettleSender, Subscription,
+    wire::{Delivery, Settle, Settled, subscribe_response::Kind},
+};
+use hdrhistogram::Histogram;
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
+
+use super::{
+    Bench, Shared,
+    payload::{self, Header},
+    report::histogram,
+};
+
+/// How long the last settlements may take to be answered.
+const LAST_SETTLEMENTS: Duration = Duration::from_secs(10);
+
+/// An open subscription.
+pub(super) struct Consumer {
+    subscription: Subscription,
+    settles: SettleSender,
+}
+
+/// What consumers got.
+pub(super) struct Consumed {
+    /// Messages of this run that came for the first time.
+    pub(super) messages: u64,
+    /// Messages of this run that had come before.
+    pub(super) duplicates: u64,
+    /// Messages of other runs, or of somebody else.
+    pub(super) foreign: u64,
+    /// Leases that the broker did not settle.
+    pub(super) unsettled: u64,
+    /// From the start to the last message settled.
+    pub(super) took: Duration,
+    /// From the publish request to the delivery, in nanoseconds.
+    pub(super) end_to_end: Histogram<u64>,
+}
+
+impl Default for Consumed {
+    fn default() -> Self {
+        Self {
+            messages: 0,
+            duplicates: 0,
+            foreign: 0,
+            unsettled: 0,
+            took: Duration::ZERO,
+            end_to_end: histogram(),
+        }
+    }
+}
+
+impl Consumed {
+    pub(super) fn add(&mut self, other: Self) {
+        self.messages += other.messages;
+        self.duplicates += other.duplicates;
+        self.foreign += other.foreign;
+        self.unsettled += other.unsettled;
+        self.took = self.took.max(other.took);
+        self.end_to_end
+            .add(other.end_to_end)
+            .expect("the histograms are of one kind");
+    }
+}
+
+impl Consumer {
+    pub(super) async fn open(client: &Client, bench: &Bench, index: u16) -> anyhow::Result<Self> {
+        let options = ConsumerOptions {
+            queue: bench.queue.clone(),
+            consumer: format!("bench-{index}"),
+            max_messages: bench.prefetch,
+            // So that the credit in messages is what counts, whatever their size.
+            max_bytes: 256 * 1024 * 1024,
+            ..ConsumerOptions::default()
+        };
+        let subscription = client.subscribe(options).await?;
+        Ok(Self {
+            settles: subscription.settles(),
+            subscription,
+        })
+    }
+
+    /// Consumes until told to stop, and then until the last settlement is answered.
+    pub(super) async fn run(
+        mut self,
+        shared: Arc<Shared>,
+        mut stop: watch::Receiver<bool>,
+    ) -> anyhow::Result<Consumed> {
+        let mut consumed = Consumed::default();
+        let mut unanswered = 0;
+        loop {
+            tokio::select! {
+                biased;
+                event = self.subscription.next() => {
+                    self.take(&shared, &mut consumed, &mut unanswered, event?)?;
+                }
+                _ = stop.changed() => break,
+            }
+        }
+        let rest = async {
+            while unanswered > 0 {
+                let event = self.subscription.next().await?;
+                self.take(&shared, &mut consumed, &mut unanswered, event)?;
+            }
+            anyhow::Ok(())
+        };
+        if let Ok(ended) = timeout(LAST_SETTLEMENTS, rest).await {
+            ended?;
+        } else {
+            consumed.unsettled += unanswered;
+        }
+        Ok(consumed)
+    }
+
+    fn take(
+        &self,
+        shared: &Shared,
+        consumed: &mut Consumed,
+        unanswered: &mut u64,
+        event: Option<Kind>,
+    ) -> anyhow::Result<()> {
+        match event {
+            Some(Kind::Deliveries(batch)) => {
+                *unanswered += batch.deliveries.len() as u64;
+                let ack = count(shared, consumed, &batch.deliveries);
+                self.settles.send(Settle {
+                    ack,
+                    ..Settle::default()
+                })?;
+            }
+            Some(Kind::Settled(Settled { ok, refused })) => {
+                *unanswered = unanswered.saturating_sub((ok.len() + refused.len()) as u64);
+                consumed.unsettled += refused.len() as u64;
+                if consumed.messages > 0 {
+                    consumed.took = Instant::now() - shared.started;
+                }
+            }
+            Some(Kind::Heartbeat(_)) => {}
+            None => bail!("the broker ended the subscription"),
+        }
+        Ok(())
+    }
+}
+
+/// Counts deliveries and answers their leases.
+fn count(shared: &Shared, consumed: &mut Consumed, deliveries: &[Delivery]) -> Vec<u64> {
+    let now = payload::now_nanos();
+    let mut leases = Vec::with_capacity(deliveries.len());
+    let mut new = 0;
+    for delivery in deliveries {
+        leases.push(delivery.lease_id);
+        let payload = delivery
+            .message
+            .as_ref()
+            .map_or(&[][..], |message| &message.payload);
+        let Some(header) = Header::read(payload) else {
+            consumed.foreign += 1;
+            continue;
+        };
+        if shared.bench.consume_only {
+            // Of which runs, and how many, nobody here can know.
+            new += 1;
+        } else if header.run != shared.run {
+            consumed.foreign += 1;
+            continue;
+        } else if shared.tally.note(header.producer, header.sequence) {
+            new += 1;
+        } else {
+            consumed.duplicates += 1;
+            continue;
+        }
+        consumed
+            .end_to_end
+            .saturating_record(now.saturating_sub(header.sent_nanos));
+    }
+    consumed.messages += new;
+    shared.received.fetch_add(new, Relaxed);
+    leases
+}

@@ -1,0 +1,169 @@
+//! What a run measured.
+
+use std::{io, time::Duration};
+
+use hdrhistogram::Histogram;
+use serde_json::{Value, json};
+
+use super::{Bench, Shared, consumer::Consumed, producer::Produced};
+use crate::cli::{
+    output::{Format, Output, Table},
+    value::number,
+};
+
+/// Up to an hour in nanoseconds, to three digits: 0.1 % of what is measured.
+pub(super) fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 3_600_000_000_000, 3).expect("the bounds are valid")
+}
+
+pub(super) struct Report {
+    bench: Bench,
+    produced: Produced,
+    consumed: Consumed,
+}
+
+impl Report {
+    pub(super) fn new(shared: &Shared, produced: Produced, consumed: Consumed) -> Self {
+        Self {
+            bench: shared.bench.clone(),
+            produced,
+            consumed,
+        }
+    }
+
+    /// Messages that were confirmed and never came.
+    pub(super) fn missing(&self) -> u64 {
+        if self.bench.publish_only || self.bench.consume_only {
+            return 0;
+        }
+        self.produced
+            .messages
+            .saturating_sub(self.consumed.messages)
+    }
+
+    pub(super) fn print(&self, output: &mut Output) -> io::Result<()> {
+        match output.format {
+            Format::Table => self.table(output),
+            Format::Json | Format::Ndjson => output.json(&self.json()),
+        }
+    }
+
+    fn table(&self, output: &mut Output) -> io::Result<()> {
+        let mut facts = Vec::new();
+        let Self {
+            bench,
+            produced,
+            consumed,
+        } = self;
+        if !bench.consume_only {
+            facts.push((
+                "published",
+                self.rate_line(produced.messages, produced.took),
+            ));
+        }
+        if !bench.publish_only {
+            facts.push((
+                "end to end",
+                self.rate_line(consumed.messages, consumed.took),
+            ));
+        }
+        if !bench.consume_only {
+            facts.push(("confirm", latency_line(&produced.confirm)));
+        }
+        if !bench.publish_only {
+            facts.push(("delivery", latency_line(&consumed.end_to_end)));
+            let checks = format!(
+                "{} missing, {} duplicates, {} not settled, {} foreign",
+                number(self.missing()),
+                number(consumed.duplicates),
+                number(consumed.unsettled),
+                number(consumed.foreign),
+            );
+            facts.push(("checked", checks));
+        }
+        output.table(&Table::facts(facts))
+    }
+
+    fn rate_line(&self, messages: u64, took: Duration) -> String {
+        let rate = rate(messages, took);
+        format!(
+            "{} messages in {:.2} s: {:.0} msg/s, {:.1} MB/s",
+            number(messages),
+            took.as_secs_f64(),
+            rate,
+            self.megabytes(rate)
+        )
+    }
+
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "a payload is far below 2^52 bytes"
+    )]
+    fn megabytes(&self, messages_per_second: f64) -> f64 {
+        messages_per_second * self.bench.size as f64 / 1e6
+    }
+
+    fn json(&self) -> Value {
+        let Self {
+            bench,
+            produced,
+            consumed,
+        } = self;
+        let publish_rate = rate(produced.messages, produced.took);
+        let end_to_end_rate = rate(consumed.messages, consumed.took);
+        json!({
+            "producers": bench.producers,
+            "consumers": bench.consumers,
+            "size": bench.size,
+            "in_flight": bench.in_flight,
+            "batch": bench.batch,
+            "prefetch": bench.prefetch,
+            "durability": format!("{:?}", bench.durability).to_lowercase(),
+            "published": produced.messages,
+            "received": consumed.messages,
+            "missing": self.missing(),
+            "duplicates": consumed.duplicates,
+            "unsettled": consumed.unsettled,
+            "foreign": consumed.foreign,
+            "publish_seconds": produced.took.as_secs_f64(),
+            "publish_per_second": publish_rate,
+            "publish_megabytes_per_second": self.megabytes(publish_rate),
+            "end_to_end_seconds": consumed.took.as_secs_f64(),
+            "end_to_end_per_second": end_to_end_rate,
+            "end_to_end_megabytes_per_second": self.megabytes(end_to_end_rate),
+            "confirm_milliseconds": latency_json(&produced.confirm),
+            "end_to_end_milliseconds": latency_json(&consumed.end_to_end),
+        })
+    }
+}
+
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "a run has far fewer than 2^52 messages"
+)]
+fn rate(messages: u64, took: Duration) -> f64 {
+    if took.is_zero() {
+        0.0
+    } else {
+        messages as f64 / took.as_secs_f64()
+    }
+}
+
+fn latency_line(histogram: &Histogram<u64>) -> String {
+    let [p50, p95, p99, max] = percentiles(histogram);
+    format!("p50 {p50:.3} ms  p95 {p95:.3} ms  p99 {p99:.3} ms  max {max:.3} ms")
+}
+
+fn latency_json(histogram: &Histogram<u64>) -> Value {
+    let [p50, p95, p99, max] = percentiles(histogram);
+    json!({ "p50": p50, "p95": p95, "p99": p99, "max": max })
+}
+
+/// p50, p95, p99 and the maximum in milliseconds.
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "an hour in nanoseconds is below 2^52"
+)]
+fn percentiles(histogram: &Histogram<u64>) -> [f64; 4] {
+    [0.5, 0.95, 0.99, 1.0].map(|quantile| histogram.value_at_quantile(quantile) as f64 / 1e6)
+}

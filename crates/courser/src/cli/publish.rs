@@ -1,0 +1,281 @@
+//! `courser publish`
+
+use std::{collections::VecDeque, io::Read as _};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use courser_client::{
+    Client, Confirmation, Message, PublishResult, Publisher, PublisherOptions, wire,
+};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+
+use crate::cli::{
+    output::{Format, Output},
+    usage, value,
+};
+
+/// Messages whose results are not printed yet.
+const WAITING_MAX: usize = 10_000;
+
+/// Publish messages to a topic.
+#[derive(Debug, clap::Args)]
+pub(super) struct Publish {
+    /// What it is about, for example `order.created`; or the name of a queue.
+    topic: String,
+    /// What it says; `-` reads standard input. Empty when left out.
+    #[arg(allow_hyphen_values = true)]
+    payload: Option<String>,
+    /// A header; may be repeated.
+    #[arg(long = "header", value_name = "KEY=VALUE", value_parser = value::pair)]
+    headers: Vec<(String, String)>,
+    /// The id; the broker makes one when it is left out.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    id: String,
+    /// What kind of message it is.
+    #[arg(
+        long = "type",
+        value_name = "TYPE",
+        default_value = "",
+        hide_default_value = true
+    )]
+    kind: String,
+    /// Who says it.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    source: String,
+    /// What the payload is, for example `application/json`.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    content_type: String,
+    /// Which version of its type the payload has.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    schema_version: String,
+    /// What the message belongs to, for example the id of a saga.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    correlation_id: String,
+    /// The id of the message that caused this one.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    causation_id: String,
+    /// Publish it so many times.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    count: u64,
+    /// Publish every line of standard input as a message.
+    #[arg(long, conflicts_with_all = ["payload", "id"])]
+    lines: bool,
+    /// Refuse the message when it would reach no queue.
+    #[arg(long)]
+    mandatory: bool,
+    /// Be content when the message is written, before it is synced to the disk.
+    #[arg(long)]
+    buffered: bool,
+}
+
+impl Publish {
+    pub(super) async fn run(&self, client: &Client, output: &mut Output) -> anyhow::Result<()> {
+        let mut report = Report::default();
+        let published = self.publish(client, output, &mut report).await;
+        report.end(output)?;
+        output.finish()?;
+        if report.messages > 0 {
+            let messages = report.messages;
+            return published.with_context(|| format!("after {messages} messages were published"));
+        }
+        published
+    }
+
+    async fn publish(
+        &self,
+        client: &Client,
+        output: &mut Output,
+        report: &mut Report,
+    ) -> anyhow::Result<()> {
+        if self.lines {
+            let publisher = client.publisher(self.options()).await?;
+            return self.publish_lines(&publisher, output, report).await;
+        }
+        let message = self.message(self.payload()?);
+        if self.count == 1 {
+            let request = wire::PublishRequest {
+                messages: vec![message],
+                mandatory: self.mandatory,
+                durability: self.durability().into(),
+            };
+            for result in client.publish(request).await? {
+                report.take(output, result)?;
+            }
+            return Ok(());
+        }
+        if !self.id.is_empty() {
+            return Err(usage(
+                "--id names one message, so it cannot be used with --count",
+            ));
+        }
+        let publisher = client.publisher(self.options()).await?;
+        let mut waiting = VecDeque::new();
+        for _ in 0..self.count {
+            give(&publisher, message.clone(), &mut waiting, output, report).await?;
+        }
+        take_all(waiting, output, report).await
+    }
+
+    async fn publish_lines(
+        &self,
+        publisher: &Publisher,
+        output: &mut Output,
+        report: &mut Report,
+    ) -> anyhow::Result<()> {
+        let mut waiting = VecDeque::new();
+        let mut lines = BufReader::new(tokio::io::stdin()).split(b'\n');
+        while let Some(mut line) = lines
+            .next_segment()
+            .await
+            .context("cannot read standard input")?
+        {
+            if line.last() == Some(&b'\r') {
+                line.pop();
+            }
+            let message = self.message(line.into());
+            for _ in 0..self.count {
+                give(publisher, message.clone(), &mut waiting, output, report).await?;
+            }
+        }
+        take_all(waiting, output, report).await
+    }
+
+    fn payload(&self) -> anyhow::Result<Bytes> {
+        match self.payload.as_deref() {
+            None => Ok(Bytes::new()),
+            Some("-") => {
+                let mut payload = Vec::new();
+                std::io::stdin()
+                    .read_to_end(&mut payload)
+                    .context("cannot read standard input")?;
+                Ok(payload.into())
+            }
+            Some(payload) => Ok(payload.to_owned().into()),
+        }
+    }
+
+    fn message(&self, payload: Bytes) -> Message {
+        Message {
+            id: self.id.clone(),
+            topic: self.topic.clone(),
+            payload,
+            headers: self.headers.iter().cloned().collect(),
+            content_type: self.content_type.clone(),
+            r#type: self.kind.clone(),
+            source: self.source.clone(),
+            schema_version: self.schema_version.clone(),
+            correlation_id: self.correlation_id.clone(),
+            causation_id: self.causation_id.clone(),
+            ..Message::default()
+        }
+    }
+
+    fn durability(&self) -> wire::Durability {
+        if self.buffered {
+            wire::Durability::Buffered
+        } else {
+            wire::Durability::Synced
+        }
+    }
+
+    fn options(&self) -> PublisherOptions {
+        PublisherOptions {
+            durability: self.durability(),
+            mandatory: self.mandatory,
+            ..PublisherOptions::default()
+        }
+    }
+}
+
+async fn give(
+    publisher: &Publisher,
+    message: Message,
+    waiting: &mut VecDeque<Confirmation>,
+    output: &mut Output,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    if waiting.len() >= WAITING_MAX
+        && let Some(first) = waiting.pop_front()
+    {
+        report.take(output, first.await?)?;
+    }
+    waiting.push_back(publisher.publish(message).await?);
+    Ok(())
+}
+
+async fn take_all(
+    waiting: VecDeque<Confirmation>,
+    output: &mut Output,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    for confirmation in waiting {
+        report.take(output, confirmation.await?)?;
+    }
+    Ok(())
+}
+
+/// What is told of the messages that were published.
+#[derive(Default)]
+struct Report {
+    messages: u64,
+    /// How many of them reached no queue.
+    unroutable: u64,
+    first: PublishResult,
+    last: PublishResult,
+    /// Kept only for the one answer of `json`.
+    results: Vec<PublishResult>,
+}
+
+impl Report {
+    fn take(&mut self, output: &mut Output, result: PublishResult) -> anyhow::Result<()> {
+        if self.messages == 0 {
+            self.first = result.clone();
+        }
+        self.messages += 1;
+        self.unroutable += u64::from(result.queues == 0);
+        match output.format {
+            Format::Table => {}
+            Format::Json => self.results.push(result.clone()),
+            Format::Ndjson => output.message(&result)?,
+        }
+        self.last = result;
+        Ok(())
+    }
+
+    fn end(&self, output: &mut Output) -> anyhow::Result<()> {
+        let (first, last) = (&self.first, &self.last);
+        match (output.format, self.messages) {
+            (Format::Ndjson, _) | (Format::Table, 0) => {}
+            (Format::Json, _) => output.list("results", &self.results)?,
+            (Format::Table, 1) => {
+                let PublishResult {
+                    id,
+                    position,
+                    queues,
+                } = first;
+                let queues = if *queues == 1 {
+                    "1 queue".into()
+                } else {
+                    format!("{queues} queues")
+                };
+                output.line(&format!(
+                    "published {id} at position {position} to {queues}"
+                ))?;
+            }
+            (Format::Table, messages) => {
+                let messages = value::number(messages);
+                let (from, to) = (first.position, last.position);
+                output.line(&format!(
+                    "published {messages} messages at positions {from} to {to}"
+                ))?;
+            }
+        }
+        if output.format == Format::Table && self.unroutable > 0 {
+            let unroutable = value::number(self.unroutable);
+            output.line(&format!(
+                "{unroutable} of them reached no queue: bind one to the topic, or use --mandatory"
+            ))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,150 @@
+//! `courser serve`
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use tokio::{
+    runtime,
+    signal::unix::{Signal, SignalKind, signal},
+};
+use tracing::info;
+
+use crate::{
+    config::{Config, Layer},
+    logging,
+    serve::{Broker, Running},
+};
+
+/// Every flag is text here: the configuration reads them, so that all that is wrong is told at once.
+#[derive(Debug, clap::Args)]
+pub(super) struct Serve {
+    /// The configuration file. Flags win over the environment, and that over the file.
+    #[arg(long, value_name = "FILE", env = "COURSER_CONFIG")]
+    config: Option<PathBuf>,
+    /// The folder that keeps everything [default: ./courser-data].
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// Where clients connect, over gRPC [default: 127.0.0.1:7420].
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
+    /// Where metrics and health are, over HTTP; `off` for none [default: 127.0.0.1:7421].
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    http: Option<String>,
+    /// A level, or a filter as `info,courser_engine=debug` [default: info].
+    #[arg(long, value_name = "FILTER")]
+    log_level: Option<String>,
+    /// `human`, `json`, or `auto`: human on a terminal [default: auto].
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+    /// Bytes of the largest payload, plain or as `8MiB` [default: 4MiB].
+    #[arg(long, value_name = "BYTES")]
+    max_message_bytes: Option<String>,
+    /// Threads that serve connections; 0 is one for each core [default: 0].
+    #[arg(long, value_name = "COUNT")]
+    worker_threads: Option<String>,
+    /// Bytes of the latest messages kept in memory [default: 48MiB].
+    #[arg(long, value_name = "BYTES")]
+    recent_bytes: Option<String>,
+}
+
+impl Serve {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let config = self.configuration()?;
+        logging::start(&config.log_level, config.log_format)?;
+        let mut runtime = runtime::Builder::new_multi_thread();
+        if config.worker_threads > 0 {
+            runtime.worker_threads(config.worker_threads);
+        }
+        let runtime = runtime.enable_all().build()?;
+        let served = runtime.block_on(serve(&config));
+        // What held up the end for too long must not hold up the exit.
+        runtime.shutdown_background();
+        served
+    }
+
+    fn configuration(self) -> anyhow::Result<Config> {
+        let mut layers = Vec::new();
+        if let Some(path) = &self.config {
+            let context = || format!("cannot read the configuration {}", path.display());
+            layers.push(Layer::file(path).with_context(context)?);
+        }
+        layers.push(Layer::environment(|name| std::env::var(name).ok()));
+        layers.push(Layer::flags([
+            ("data_dir", self.data_dir),
+            ("listen", self.listen),
+            ("http", self.http),
+            ("log_level", self.log_level),
+            ("log_format", self.log_format),
+            ("max_message_bytes", self.max_message_bytes),
+            ("worker_threads", self.worker_threads),
+            ("recent_bytes", self.recent_bytes),
+        ]));
+        Ok(Config::resolve(layers)?)
+    }
+}
+
+async fn serve(config: &Config) -> anyhow::Result<()> {
+    // Before anything else, so that no signal is missed while the log is replayed.
+    let mut ends = Ends::new()?;
+    let mut running = tokio::select! {
+        started = Broker::start(config) => started?,
+        // Nothing was served yet, and the store is made for being interrupted.
+        () = ends.next() => return Ok(()),
+    };
+    tell_start(&running, &config.data_dir);
+    tokio::select! {
+        error = running.failed() => return Err(error.into()),
+        () = ends.next() => info!("ending; a second signal ends at once"),
+    }
+    tokio::select! {
+        ended = running.shutdown() => ended?,
+        () = ends.next() => anyhow::bail!("ended by a second signal"),
+    }
+    info!("ended");
+    Ok(())
+}
+
+fn tell_start(running: &Running, data_dir: &Path) {
+    let data = data_dir
+        .canonicalize()
+        .unwrap_or_else(|_| data_dir.to_owned());
+    let http = running
+        .http_addr
+        .map_or_else(|| "off".to_owned(), |http| http.to_string());
+    info!(
+        target: logging::START,
+        grpc = %running.grpc_addr,
+        http,
+        data = %data.display(),
+        version = env!("CARGO_PKG_VERSION"),
+        "listening"
+    );
+    let server = if running.grpc_addr.port() == 7420 {
+        String::new()
+    } else {
+        format!(" --server http://{}", running.grpc_addr)
+    };
+    info!(target: logging::START, "try: courser queue create hello{server}");
+}
+
+/// The signals that end a broker.
+struct Ends {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Ends {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Values of flags, and how figures are shown to people.
+
+use std::time::Duration;
+
+/// Reads `30s`, `1.5s`, `500ms`, `1h 30m`; a plain `0` too.
+pub(super) fn duration(value: &str) -> Result<Duration, String> {
+    if value == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let expected = || "a duration as 500ms, 30s, 1.5s, 5m or 1h30m is needed".to_owned();
+    humantime::parse_duration(value).or_else(|_| fraction(value).ok_or_else(expected))
+}
+
+/// `1.5s`, which `humantime` does not read.
+fn fraction(value: &str) -> Option<Duration> {
+    let unit_at = value.find(|c: char| c.is_ascii_alphabetic())?;
+    let (number, unit) = value.split_at(unit_at);
+    let seconds = match unit {
+        "ms" => 0.001,
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3_600.0,
+        "d" => 86_400.0,
+        _ => return None,
+    };
+    Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()
+}
+
+/// Reads `key=value`.
+pub(super) fn pair(value: &str) -> Result<(String, String), String> {
+    match value.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("a pair as key=value is needed".to_owned()),
+    }
+}
+
+/// `1h 5m`: the two largest units, as long as somebody looks at it.
+pub(super) fn age(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let units = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
+    let first = units.iter().position(|(_, unit)| seconds >= *unit);
+    let Some(first) = first else {
+        return format!("{}ms", duration.as_millis());
+    };
+    let (name, unit) = units[first];
+    let mut text = format!("{}{name}", seconds / unit);
+    if let Some((name, smaller)) = units.get(first + 1) {
+        let rest = seconds % unit / smaller;
+        if rest > 0 {
+            text.push_str(&format!(" {rest}{name}"));
+        }
+    }
+    text
+}
+
+/// `1,234,567`
+pub(super) fn number(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `1.5 MiB`
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "shown with one digit after the point"
+)]
+pub(super) fn size(bytes: u64) -> String {
+    let units = [("GiB", 1_u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    match units.iter().find(|(_, unit)| bytes >= *unit) {
+        Some((name, unit)) => format!("{:.1} {name}", bytes as f64 / *unit as f64),
+        None => format!("{bytes} B"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_with_units_and_fractions() {
+        for (text, milliseconds) in [
+            ("500ms", 500),
+            ("30s", 30_000),
+            ("1.5s", 1_500),
+            ("0.5m", 30_000),
+            ("1h30m", 5_400_000),
+            ("1h 30m", 5_400_000),
+            ("0", 0),
+            ("0s", 0),
+            ("2d", 172_800_000),
+        ] {
+            assert_eq!(
+                duration(text),
+                Ok(Duration::from_millis(milliseconds)),
+                "{text}"
+            );
+        }
+        for text in ["", "5", "s", "1 parsec", "-1s", "1e400s"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_header_may_have_equals_signs_in_its_value() {
+        assert_eq!(pair("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
+        assert!(pair("a").is_err());
+        assert!(pair("=a").is_err());
+    }
+
+    #[test]
+    fn figures_are_readable() {
+        assert_eq!(age(Duration::from_millis(250)), "250ms");
+        assert_eq!(age(Duration::from_secs(59)), "59s");
+        assert_eq!(age(Duration::from_secs(3_900)), "1h 5m");
+        assert_eq!(age(Duration::from_secs(7_200)), "2h");
+        assert_eq!(age(Duration::from_secs(3 * 86_400)), "3d");
+        assert_eq!(number(0), "0");
+        assert_eq!(number(999), "999");
+        assert_eq!(number(1_234_567), "1,234,567");
+        assert_eq!(size(1_023), "1023 B");
+        assert_eq!(size(1_536), "1.5 KiB");
+    }
+}

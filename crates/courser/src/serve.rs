@@ -1,0 +1,198 @@
+//! Runs a broker.
+//!
+//! The start: bind both ports (the cheapest thing that can fail), then open and recover the store on a
+//! thread that may block, then serve. Whoever connects during a long recovery waits in the backlog.
+//!
+//! The end: the server stops taking and tells the engine, which ends subscriptions and makes durable
+//! what is on its way. [`Running::shutdown`] gives that [`SHUTDOWN_MAX`].
+
+use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+
+use courser_engine::{BrokerHandle, request::Health};
+use courser_store::{Store, StoreError};
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::timeout};
+use tracing::{error, warn};
+
+pub use crate::config::Config;
+
+/// How long the end of a broker may take before it is cut short. What is confirmed is durable already.
+pub const SHUTDOWN_MAX: Duration = Duration::from_secs(9);
+
+/// Why a broker could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A port could not be bound.
+    #[error("cannot listen on {address} for {what}: {}", bind_failure(.source))]
+    Bind {
+        /// `gRPC` or `HTTP`.
+        what: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The data folder could not be opened or recovered.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The faces failed.
+    #[error("cannot serve: {0}")]
+    Serve(String),
+}
+
+fn bind_failure(source: &io::Error) -> String {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => {
+            "the port is in use, perhaps by another broker; choose another one with --listen or --http"
+                .to_owned()
+        }
+        _ => source.to_string(),
+    }
+}
+
+/// Starts brokers.
+#[derive(Debug)]
+pub struct Broker;
+
+/// A broker that runs. Dropping it stops the faces without waiting for the end.
+#[derive(Debug)]
+pub struct Running {
+    /// Where gRPC is served: the real port when port 0 was asked for.
+    pub grpc_addr: SocketAddr,
+    /// Where HTTP is served.
+    pub http_addr: Option<SocketAddr>,
+    handle: BrokerHandle,
+    stop: oneshot::Sender<()>,
+    server: JoinHandle<Result<(), Error>>,
+}
+
+impl Broker {
+    /// Starts a broker in this process.
+    ///
+    /// # Errors
+    /// When a port or the data folder cannot be had.
+    pub async fn start(config: &Config) -> Result<Running, Error> {
+        let (grpc, grpc_addr) = bind("gRPC", config.listen).await?;
+        let http = match config.http {
+            Some(address) => Some(bind("HTTP", address).await?),
+            None => None,
+        };
+        let (http, http_addr) = http.unzip();
+        let handle = recover(config).await?;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let shutdown = async move {
+            // Dropped without a word is an end as well.
+            let _ = stopped.await;
+        };
+        let options = courser_server::ServerOptions {
+            max_message_bytes: config.max_message_bytes,
+            version: env!("CARGO_PKG_VERSION"),
+            ..courser_server::ServerOptions::default()
+        };
+        let serving = courser_server::serve(handle.clone(), options, grpc, http, shutdown);
+        let server = tokio::spawn(async {
+            serving
+                .await
+                .map_err(|error| Error::Serve(error.to_string()))
+        });
+        tokio::spawn(tell_of_failure(handle.clone()));
+        Ok(Running {
+            grpc_addr,
+            http_addr,
+            handle,
+            stop,
+            server,
+        })
+    }
+}
+
+impl Running {
+    /// Waits until the broker ends by itself, which it does only when something is broken.
+    ///
+    /// # Errors
+    /// What is broken.
+    pub async fn failed(&mut self) -> Error {
+        match (&mut self.server).await {
+            Ok(Err(error)) => error,
+            Ok(Ok(())) => Error::Serve("the server ended".to_owned()),
+            Err(error) => Error::Serve(error.to_string()),
+        }
+    }
+
+    /// Ends the broker: everything confirmed is on the disk, the folder is free for the next one.
+    ///
+    /// # Errors
+    /// When the faces failed on the way.
+    pub async fn shutdown(self) -> Result<(), Error> {
+        let Self {
+            handle,
+            stop,
+            server,
+            ..
+        } = self;
+        let _ = stop.send(());
+        let end = async {
+            let served = server.await;
+            // The server has asked for this already; asking again waits for the end of it.
+            handle.shutdown().await;
+            served
+        };
+        match timeout(SHUTDOWN_MAX, end).await {
+            Ok(Ok(served)) => served,
+            Ok(Err(error)) => Err(Error::Serve(error.to_string())),
+            Err(_) => {
+                warn!("clients or the disk held up the end for too long; ending without them");
+                Ok(())
+            }
+        }
+    }
+}
+
+async fn bind(what: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
+    let bound = async {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    };
+    bound.await.map_err(|source| Error::Bind {
+        what,
+        address,
+        source,
+    })
+}
+
+/// Opens the data folder and replays its log, which may take a while and blocks.
+async fn recover(config: &Config) -> Result<BrokerHandle, Error> {
+    let data_dir = config.data_dir.clone();
+    let options = courser_engine::Options {
+        recent_bytes: config.recent_bytes,
+    };
+    let started = tokio::task::spawn_blocking(move || {
+        courser_engine::start(open_store(&data_dir)?, &options)
+    });
+    Ok(started
+        .await
+        .map_err(|error| Error::Serve(error.to_string()))??)
+}
+
+fn open_store(data_dir: &Path) -> Result<Arc<dyn Store>, StoreError> {
+    let options = courser_store::DiskOptions::default();
+    Ok(Arc::new(courser_store::DiskStore::open(data_dir, options)?))
+}
+
+/// Logs it when the store stops taking writes. The broker goes on, to let what it has be read.
+async fn tell_of_failure(handle: BrokerHandle) {
+    let mut health = handle.health();
+    drop(handle);
+    loop {
+        if let Health::StoreFailed(reason) = &*health.borrow_and_update() {
+            error!(
+                reason,
+                "the store failed; nothing more is taken until a restart"
+            );
+            return;
+        }
+        if health.changed().await.is_err() {
+            return;
+        }
+    }
+}
