@@ -149,3 +149,118 @@ fn cut(text: &str) -> String {
         beginning(text, limits::REFUSAL_BYTES_MAX - "...".len())
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(status: &Status, code: Code, reason: &str, sentence: &str) {
+        assert_eq!((status.code(), status.message()), (code, sentence));
+        let details = status.get_error_details();
+        let info = details.error_info().expect("every refusal has one");
+        assert_eq!(
+            (info.reason.as_str(), info.domain.as_str()),
+            (reason, "courser")
+        );
+        let retry = details.retry_info().is_some();
+        assert_eq!(retry, code == Code::ResourceExhausted);
+    }
+
+    #[test]
+    fn an_invalid_field_is_named_in_the_sentence_and_in_the_details() {
+        let status = Status::from(InvalidField::new("open.queue", "must not be empty"));
+        let sentence = "open.queue must not be empty";
+        check(&status, Code::InvalidArgument, "INVALID_FIELD", sentence);
+        let details = status.get_error_details();
+        let violations = &details.bad_request().unwrap().field_violations;
+        assert_eq!(violations[0].field, "open.queue");
+    }
+
+    #[test]
+    fn refusals_of_queues_have_codes_and_words() {
+        let name = || "orders".to_owned();
+        let status = queue_error_to_status(QueueError::NotFound { name: name() });
+        check(
+            &status,
+            Code::NotFound,
+            "QUEUE_NOT_FOUND",
+            "there is no queue \"orders\"",
+        );
+        let status = queue_error_to_status(QueueError::TooManyQueues { max: 7 });
+        let sentence = "there are 7 queues already, no more are allowed";
+        check(
+            &status,
+            Code::ResourceExhausted,
+            "TOO_MANY_QUEUES",
+            sentence,
+        );
+        let status = queue_error_to_status(QueueError::NotDeadLetterQueue { name: name() });
+        let sentence = "\"orders\" is not a dead-letter queue";
+        check(
+            &status,
+            Code::FailedPrecondition,
+            "NOT_DEAD_LETTER_QUEUE",
+            sentence,
+        );
+        let options = courser_core::options::QueueOptions {
+            max_attempts: 1_001,
+            ..Default::default()
+        };
+        let status = queue_error_to_status(options.check().unwrap_err().into());
+        let sentence = "options.max_attempts must be from 0 to 1000, where 0 is no limit";
+        check(&status, Code::InvalidArgument, "INVALID_FIELD", sentence);
+    }
+
+    #[test]
+    fn the_end_of_a_subscription_says_why() {
+        let status = ended_to_status(Ended::QueueDeleted, "q");
+        check(
+            &status,
+            Code::NotFound,
+            "QUEUE_DELETED",
+            "queue \"q\" was deleted",
+        );
+        let status = ended_to_status(Ended::ShuttingDown, "q");
+        check(
+            &status,
+            Code::Unavailable,
+            "SHUTTING_DOWN",
+            "the broker is shutting down",
+        );
+        let status = ended_to_status(Ended::StoreFailed, "q");
+        assert_eq!(
+            status.get_error_details().error_info().unwrap().reason,
+            "STORE_FAILED"
+        );
+    }
+
+    #[test]
+    fn refusals_of_publishes_are_the_same_in_both_forms() {
+        let error = PublishError::Unroutable {
+            index: 2,
+            topic: "t".to_owned(),
+        };
+        let status = publish_error_to_status(&error);
+        let sentence = "messages[2] would reach no queue: none is bound to topic \"t\"";
+        check(&status, Code::FailedPrecondition, "UNROUTABLE", sentence);
+        let proto = publish_error_to_proto(&error);
+        assert_eq!((proto.code, proto.reason.as_str()), (9, "UNROUTABLE"));
+        assert_eq!(proto.message, sentence);
+        let reason = SHUTTING_DOWN.to_owned();
+        let status = publish_error_to_status(&PublishError::Unavailable { reason });
+        check(&status, Code::Unavailable, "SHUTTING_DOWN", SHUTTING_DOWN);
+    }
+
+    #[test]
+    fn a_long_sentence_is_cut() {
+        let differences = vec!["é".repeat(1_000)];
+        let error = QueueError::Exists {
+            name: "q".to_owned(),
+            differences,
+        };
+        let status = queue_error_to_status(error);
+        assert!(status.message().len() <= limits::REFUSAL_BYTES_MAX);
+        assert!(status.message().ends_with("..."));
+    }
+}
