@@ -213,3 +213,6 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

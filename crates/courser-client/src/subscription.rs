@@ -118,6 +118,13 @@ pub struct SettleSender {
 }
 
 impl SettleSender {
+    /// One whose requests the test sees.
+    #[cfg(test)]
+    pub(crate) fn seen() -> (Self, mpsc::UnboundedReceiver<SubscribeRequest>) {
+        let (requests, receiver) = mpsc::unbounded_channel();
+        (Self { requests }, receiver)
+    }
+
     /// Sends settlements of up to 10,000 leases, each lease once. Their results come with
     /// [`Subscription::next`].
     ///

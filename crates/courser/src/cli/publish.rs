@@ -271,9 +271,12 @@ impl Report {
             }
         }
         if output.format == Format::Table && self.unroutable > 0 {
-            let unroutable = value::number(self.unroutable);
+            let none = match (self.unroutable, self.messages) {
+                (_, 1) => "it".to_owned(),
+                (unroutable, _) => format!("{} of them", value::number(unroutable)),
+            };
             output.line(&format!(
-                "{unroutable} of them reached no queue: bind one to the topic, or use --mandatory"
+                "{none} reached no queue: bind one to the topic, or use --mandatory"
             ))?;
         }
         Ok(())

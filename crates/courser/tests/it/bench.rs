@@ -1,0 +1,42 @@
+//! `courser bench`
+
+use crate::support::broker;
+
+#[test]
+fn everything_published_is_received_once() {
+    let (broker, _folder) = broker();
+    let report = broker.json(&["bench", "--count", "5000", "--size", "100"]);
+    assert_eq!(report["published"], 5_000);
+    assert_eq!(report["received"], 5_000);
+    for figure in ["missing", "duplicates", "unsettled", "foreign"] {
+        assert_eq!(report[figure], 0, "{figure}: {report:#}");
+    }
+    assert!(report["confirm_milliseconds"]["p50"].as_f64().unwrap() > 0.0);
+    assert_eq!(
+        (
+            broker.stat("bench", "ready"),
+            broker.stat("bench", "leased")
+        ),
+        (0, 0)
+    );
+}
+
+#[test]
+fn publishing_and_consuming_can_be_measured_apart() {
+    let (broker, _folder) = broker();
+    let load = [
+        "--count",
+        "500",
+        "--size",
+        "16",
+        "--one-connection",
+        "--threads",
+        "1",
+    ];
+    let publish = broker.json(&[&["bench", "--publish-only"][..], &load].concat());
+    assert_eq!(publish["published"], 500);
+    assert_eq!(broker.stat("bench", "ready"), 500);
+    let consume = broker.json(&[&["bench", "--consume-only"][..], &load].concat());
+    assert_eq!(consume["received"], 500);
+    assert_eq!(broker.stat("bench", "ready"), 0);
+}

@@ -1,0 +1,73 @@
+//! The life of a broker process.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+};
+
+use crate::support::{Broker, broker, serve};
+
+#[test]
+fn it_ends_in_order_on_both_signals() {
+    for signal in ["-TERM", "-INT"] {
+        let (broker, _folder) = broker();
+        assert_eq!(broker.courser(&["health"]).done(), "serving\n");
+        broker.signal(signal);
+        let (code, log) = broker.ended();
+        assert_eq!(code, 0, "{log}");
+    }
+}
+
+#[test]
+fn it_keeps_what_was_confirmed_over_a_restart_and_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::start(folder.path());
+    broker.courser(&["queue", "create", "q"]).done();
+    broker.courser(&["publish", "q", "one"]).done();
+    broker.signal("-TERM");
+    assert_eq!(broker.ended().0, 0);
+
+    let broker = Broker::start(folder.path());
+    broker.courser(&["publish", "q", "two"]).done();
+    broker.signal("-KILL");
+    broker.ended();
+
+    let broker = Broker::start(folder.path());
+    assert_eq!(
+        broker.courser(&["consume", "q", "--count", "2"]).done(),
+        "one\ntwo\n"
+    );
+}
+
+#[test]
+fn a_data_folder_has_one_broker() {
+    let (_broker, folder) = broker();
+    let ended = serve(folder.path()).output().unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(said.contains("in use by another broker"), "{said}");
+    assert!(said.contains(folder.path().to_str().unwrap()), "{said}");
+}
+
+#[test]
+fn a_folder_that_is_not_ours_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("letter.txt"), "dear").unwrap();
+    let ended = serve(folder.path()).output().unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(said.contains(folder.path().to_str().unwrap()), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+}
+
+#[test]
+fn health_is_served_over_http_too() {
+    let (broker, _folder) = broker();
+    let mut stream = TcpStream::connect(&broker.http).unwrap();
+    stream
+        .write_all(b"GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}

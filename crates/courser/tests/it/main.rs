@@ -1,0 +1,9 @@
+//! The real binary: what it prints, and how it exits.
+
+mod bench;
+mod broker;
+mod dead_letters;
+mod messages;
+mod queues;
+mod support;
+mod usage;

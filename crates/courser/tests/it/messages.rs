@@ -1,0 +1,178 @@
+//! `courser publish` and `courser consume`
+
+use serde_json::json;
+
+use crate::support::{Broker, broker};
+
+fn publish_two(broker: &Broker) {
+    broker
+        .courser(&[
+            "queue",
+            "create",
+            "q",
+            "--backoff",
+            "0",
+            "--backoff-jitter",
+            "0",
+        ])
+        .done();
+    broker
+        .courser_with(b"one\ntwo\n", &["publish", "q", "--lines"])
+        .done();
+}
+
+#[test]
+fn a_message_arrives_with_all_that_was_said_of_it() {
+    let (broker, _folder) = broker();
+    broker
+        .courser(&["queue", "create", "q", "--bind", "order.*"])
+        .done();
+    let published = broker.json(&[
+        "publish",
+        "order.created",
+        "{}",
+        "--header",
+        "a=1",
+        "--header",
+        "b=x=y",
+        "--id",
+        "m-1",
+        "--type",
+        "created",
+        "--source",
+        "shop",
+        "--content-type",
+        "application/json",
+        "--schema-version",
+        "2",
+        "--correlation-id",
+        "s-1",
+        "--causation-id",
+        "m-0",
+    ]);
+    assert_eq!(published["results"][0]["id"], "m-1");
+    assert_eq!(published["results"][0]["queues"], 1);
+
+    let delivery = broker.json(&["consume", "q", "--count", "1"]);
+    assert_eq!(delivery["attempt"], 1);
+    let message = &delivery["message"];
+    assert_eq!(message["id"], "m-1");
+    assert_eq!(message["topic"], "order.created");
+    assert_eq!(message["payload"], "{}");
+    assert_eq!(message["headers"], json!({ "a": "1", "b": "x=y" }));
+    assert_eq!(message["type"], "created");
+    assert_eq!(message["correlation_id"], "s-1");
+    assert_eq!(message["position"], published["results"][0]["position"]);
+}
+
+#[test]
+fn a_payload_can_be_anything() {
+    let (broker, _folder) = broker();
+    broker.courser(&["queue", "create", "q"]).done();
+    broker
+        .courser_with(&[0xff, b'\n', 0], &["publish", "q", "-"])
+        .done();
+    broker.courser(&["publish", "q"]).done();
+    let deliveries = broker.courser(&["consume", "q", "--count", "2", "--output", "ndjson"]);
+    let deliveries = deliveries.json_lines();
+    assert_eq!(deliveries[0]["message"]["payload_base64"], "/woA");
+    assert_eq!(deliveries[1]["message"]["payload"], "");
+}
+
+#[test]
+fn a_message_that_reaches_nobody_is_told_or_refused() {
+    let (broker, _folder) = broker();
+    let said = broker.courser(&["publish", "nowhere", "x"]).done();
+    assert!(said.contains("reached no queue"), "{said}");
+    broker
+        .courser(&["publish", "nowhere", "x", "--mandatory"])
+        .failed(1);
+    broker.courser(&["publish", "not a topic", "x"]).failed(1);
+}
+
+#[test]
+fn many_messages_come_in_order() {
+    let (broker, _folder) = broker();
+    broker.courser(&["queue", "create", "q"]).done();
+    let lines: String = (0..1_000).map(|line| format!("{line}\n")).collect();
+    let published =
+        broker.courser_with(lines.as_bytes(), &["publish", "q", "--lines", "--buffered"]);
+    assert!(published.done().contains("1,000 messages"));
+    let consumed = broker.courser(&["consume", "q", "--count", "1000"]).done();
+    assert_eq!(consumed, lines);
+    assert_eq!(broker.stat("q", "acked_total"), 1_000);
+}
+
+#[test]
+fn consume_takes_no_more_than_it_is_told() {
+    let (broker, _folder) = broker();
+    publish_two(&broker);
+    assert_eq!(
+        broker
+            .courser(&["consume", "q", "--count", "1", "--ack"])
+            .done(),
+        "one\n"
+    );
+    assert_eq!(broker.stat("q", "ready"), 1);
+    assert_eq!(broker.json(&["consume", "q", "--count", "1"])["attempt"], 1);
+}
+
+#[test]
+fn consume_ends_after_its_wait_with_what_it_got() {
+    let (broker, _folder) = broker();
+    publish_two(&broker);
+    assert_eq!(
+        broker.courser(&["consume", "q", "--wait", "0"]).done(),
+        "one\ntwo\n"
+    );
+    assert_eq!(
+        broker.courser(&["consume", "q", "--wait", "10ms"]).done(),
+        ""
+    );
+}
+
+#[test]
+fn a_nacked_message_comes_again_as_the_next_attempt() {
+    let (broker, _folder) = broker();
+    publish_two(&broker);
+    let nack = [
+        "consume",
+        "q",
+        "--count",
+        "1",
+        "--nack",
+        "--retry-after",
+        "0",
+        "--error",
+        "no",
+    ];
+    assert_eq!(broker.json(&nack)["attempt"], 1);
+    let deliveries = broker.courser(&["consume", "q", "--count", "2", "--output", "ndjson"]);
+    let mut attempts: Vec<_> = deliveries
+        .json_lines()
+        .iter()
+        .map(|delivery| delivery["attempt"].as_u64())
+        .collect();
+    attempts.sort_unstable();
+    assert_eq!(attempts, [Some(1), Some(2)]);
+}
+
+#[test]
+fn a_released_message_comes_again_without_blame() {
+    let (broker, _folder) = broker();
+    publish_two(&broker);
+    let released = broker
+        .courser(&["consume", "q", "--release", "--wait", "0"])
+        .done();
+    assert_eq!(released, "one\ntwo\n");
+    assert_eq!(broker.json(&["consume", "q", "--count", "1"])["attempt"], 1);
+}
+
+#[test]
+fn a_queue_that_is_not_there_is_told() {
+    let (broker, _folder) = broker();
+    broker.courser(&["consume", "nowhere"]).failed(1);
+    broker
+        .courser(&["consume", "q", "--follow", "--wait", "1s"])
+        .failed(2);
+}

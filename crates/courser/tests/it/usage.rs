@@ -1,0 +1,108 @@
+//! Commands that need no broker.
+
+use std::net::TcpListener;
+
+use crate::support::{courser, courser_in};
+
+#[test]
+fn help_names_every_command() {
+    let help = courser(&["--help"]).done();
+    for command in [
+        "serve",
+        "publish",
+        "consume",
+        "queue",
+        "dlq",
+        "health",
+        "bench",
+        "completions",
+    ] {
+        assert!(
+            help.contains(&format!("  {command} ")),
+            "{command} is missing:\n{help}"
+        );
+    }
+    assert!(courser(&["--version"]).done().starts_with("courser "));
+}
+
+#[test]
+fn completions_are_printed_for_each_shell() {
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(courser(&["completions", shell]).done().contains("courser"));
+    }
+}
+
+#[test]
+fn an_unknown_flag_is_wrong_usage() {
+    courser(&["queue", "create", "a", "--no-such-flag"]).failed(2);
+    courser(&["queue", "create", "a", "--lease", "soon"]).failed(2);
+    courser(&["consume", "a", "--ack", "--nack"]).failed(2);
+    courser(&["bench", "--size", "8"]).failed(2);
+}
+
+#[test]
+fn a_broker_that_is_not_there_is_told_with_its_address_and_what_to_do() {
+    let said = courser(&["queue", "list", "--server", "http://127.0.0.1:9"]).failed(3);
+    assert!(said.contains("no broker at http://127.0.0.1:9"), "{said}");
+    assert!(said.contains("courser serve"), "{said}");
+    courser_in(&[("COURSER_SERVER", "127.0.0.1:9")], &["health"]).failed(3);
+}
+
+#[test]
+fn an_address_that_is_none_is_wrong_usage() {
+    courser(&["queue", "list", "--server", "ftp://somewhere"]).failed(2);
+}
+
+#[test]
+fn a_wrong_configuration_is_told_completely() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("courser.toml");
+    std::fs::write(&file, "data_dirr = \"x\"\nlisten = \"nowhere\"").unwrap();
+    let said = courser_in(
+        &[("COURSER_LOG_FORMAT", "loud")],
+        &[
+            "serve",
+            "--config",
+            file.to_str().unwrap(),
+            "--max-message-bytes",
+            "1TB",
+        ],
+    )
+    .failed(2);
+    for problem in [
+        "data_dirr",
+        "listen in",
+        "COURSER_LOG_FORMAT",
+        "--max-message-bytes",
+    ] {
+        assert!(said.contains(problem), "{problem} is not in: {said}");
+    }
+    assert!(!folder.path().join("x").exists());
+}
+
+#[test]
+fn a_configuration_that_cannot_be_read_is_named() {
+    let said = courser(&["serve", "--config", "/no/such/courser.toml"]).failed(1);
+    assert!(said.contains("/no/such/courser.toml"), "{said}");
+}
+
+#[test]
+fn a_port_in_use_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let data_dir = folder.path().join("data");
+    let serve = [
+        "serve",
+        "--listen",
+        &address,
+        "--data-dir",
+        data_dir.to_str().unwrap(),
+    ];
+    let said = courser(&serve).failed(1);
+    assert!(said.contains(&address), "{said}");
+    assert!(
+        !data_dir.exists(),
+        "nothing may be made before the ports are had"
+    );
+}
