@@ -60,8 +60,11 @@ impl Routing {
             return;
         }
         self.cache.clear();
-        if let Some(node) = self.find(pattern) {
-            self.nodes[node].queues.retain(|id| *id != queue);
+        // Once: another pattern that means the same may lead to this node too.
+        if let Some(node) = self.find(pattern)
+            && let Some(at) = self.nodes[node].queues.iter().position(|id| *id == queue)
+        {
+            self.nodes[node].queues.swap_remove(at);
         }
         self.removed += 1;
         if self.removed > 1_000 + self.bindings.len() {
