@@ -43,7 +43,9 @@ impl Backoff {
     #[must_use]
     pub fn wait(&self, failures: u32, random: f64) -> Duration {
         let exponent = i32::try_from(failures.saturating_sub(1)).unwrap_or(i32::MAX);
-        let grown = self.initial.as_secs_f64() * self.multiplier.powi(exponent);
+        // Bounded, for no wait times infinity is not a number.
+        let growth = self.multiplier.powi(exponent).min(f64::MAX);
+        let grown = self.initial.as_secs_f64() * growth;
         let wait = grown.min(self.max.as_secs_f64()) * (1.0 + self.jitter * (2.0 * random - 1.0));
         Duration::from_secs_f64(wait.clamp(0.0, limits::BACKOFF_MAX.as_secs_f64()))
     }
