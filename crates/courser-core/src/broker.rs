@@ -23,7 +23,7 @@ mod settle;
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap},
+    collections::{BTreeMap, BinaryHeap, VecDeque},
     sync::Arc,
 };
 
@@ -55,8 +55,8 @@ pub struct Broker {
     /// When delayed entries are due, earliest first. An item counts only while its entry waits for
     /// that moment.
     due: BinaryHeap<Reverse<(Timestamp, QueueId, Seq)>>,
-    /// Queues that may have something to deliver.
-    active: Vec<QueueId>,
+    /// Queues that may have something to deliver, in turn.
+    active: VecDeque<QueueId>,
     next_position: Position,
     next_queue: QueueId,
     next_consumer: ConsumerId,
@@ -69,6 +69,8 @@ pub struct Broker {
     deleted_queues: Vec<QueueId>,
     /// Consumers whose queue was deleted.
     ended: Vec<ConsumerId>,
+    /// Chunks of the index whose queue it does not have: of a checkpoint that did not finish.
+    stray_chunks: Vec<(QueueId, ChunkNo)>,
     /// Chunks of the checkpoint on its way.
     checkpointed: Vec<(QueueId, ChunkNo)>,
     /// Entries that came since the last checkpoint began: what memory may have grown by.
@@ -95,7 +97,7 @@ impl Broker {
             consumers: FxHashMap::default(),
             leases: Leases::new(epoch),
             due: BinaryHeap::new(),
-            active: Vec::new(),
+            active: VecDeque::new(),
             next_position: Position(1),
             next_queue: QueueId(1),
             next_consumer: ConsumerId(1),
@@ -104,6 +106,7 @@ impl Broker {
             sync_records: false,
             deleted_queues: Vec::new(),
             ended: Vec::new(),
+            stray_chunks: Vec::new(),
             checkpointed: Vec::new(),
             grown: 0,
         }
@@ -124,6 +127,14 @@ impl Broker {
     /// The next moment at which `handle_timeout` has something to do.
     #[must_use]
     pub fn poll_timeout(&mut self) -> Option<Timestamp> {
+        while let Some(Reverse((at, queue, seq))) = self.due.peek()
+            && !self
+                .queues
+                .get(queue)
+                .is_some_and(|queue| queue.may_wait(*seq, *at))
+        {
+            self.due.pop();
+        }
         let due = self.due.peek().map(|Reverse((at, _, _))| *at);
         self.leases.poll_timeout().into_iter().chain(due).min()
     }
@@ -165,7 +176,7 @@ impl Broker {
             && !of.active
         {
             of.active = true;
-            self.active.push(queue);
+            self.active.push_back(queue);
         }
     }
 

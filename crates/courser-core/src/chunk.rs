@@ -82,7 +82,7 @@ pub(crate) struct Chunk {
     pub(crate) bytes: u64,
     /// Entries that are leased or given back: they keep the chunk in memory.
     pub(crate) pinned: u32,
-    /// When the first entry came: no living one is older.
+    /// When the first ready entry came. Known of chunks that are only counted.
     pub(crate) oldest: Timestamp,
     /// Changed since the last checkpoint began.
     pub(crate) dirty: bool,
@@ -104,7 +104,8 @@ impl Chunk {
         }
         chunk.oldest = kept
             .entries
-            .first()
+            .iter()
+            .find(|entry| entry.ready_at == Timestamp::ZERO)
             .map_or(Timestamp::ZERO, |entry| entry.enqueued_at);
         chunk
     }
@@ -137,7 +138,9 @@ impl Chunk {
             self.in_index && !self.dirty && self.pinned == 0,
             "the index has it all"
         );
-        self.entries = None;
+        let entries = self.entries.take().unwrap_or_default();
+        let ready = entries.iter().find(|entry| entry.state == State::Ready);
+        self.oldest = ready.map_or(Timestamp::ZERO, |entry| entry.enqueued_at);
     }
 
     pub(crate) fn get(&self, number: ChunkNo, seq: Seq) -> Option<&Entry> {
@@ -149,9 +152,6 @@ impl Chunk {
     pub(crate) fn insert(&mut self, number: ChunkNo, seq: Seq, entry: Entry) {
         if self.get(number, seq).is_some() {
             self.remove(number, seq);
-        }
-        if self.alive == 0 {
-            self.oldest = entry.enqueued_at;
         }
         self.count(&entry, 1);
         let entries = self

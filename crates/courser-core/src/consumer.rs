@@ -56,6 +56,14 @@ impl Consumer {
         }
     }
 
+    /// Whether any message may be handed to it now; its size may still be too much.
+    pub(crate) fn has_room(&mut self) -> bool {
+        let sendable = self.handed - self.taken < limits::UNSENT_MESSAGES_MAX;
+        let credit = self.held < u64::from(self.options.max_messages);
+        self.blocked = credit && !sendable;
+        sendable && credit
+    }
+
     /// Whether a message of `size` bytes may be handed to it now.
     pub(crate) fn fits(&mut self, size: u32) -> bool {
         let size = u64::from(size);
@@ -95,12 +103,15 @@ impl Consumer {
         }
     }
 
-    /// Its connection has taken this much in all. What is said to be more than was handed over counts
-    /// as that.
-    pub(crate) fn take(&mut self, messages: u64, bytes: u64) {
-        self.blocked = false;
+    /// Its connection has taken this much in all; answers whether that is news. What is said to be more
+    /// than was handed over counts as that.
+    pub(crate) fn take(&mut self, messages: u64, bytes: u64) -> bool {
+        let before = (self.taken, self.taken_bytes);
         self.taken = messages.clamp(self.taken, self.handed);
         self.taken_bytes = bytes.clamp(self.taken_bytes, self.handed_bytes);
+        let is_news = before != (self.taken, self.taken_bytes);
+        self.blocked &= !is_news;
+        is_news
     }
 
     pub(crate) fn leases(&self) -> impl Iterator<Item = LeaseId> {

@@ -153,6 +153,11 @@ impl Leases {
         self.ended.get(&id).copied()
     }
 
+    /// The entries that late answers may still come for.
+    pub(crate) fn ended_entries(&self) -> impl Iterator<Item = (QueueId, Seq)> {
+        self.ended.values().copied()
+    }
+
     /// A late answer was honoured, there will be no second.
     pub(crate) fn forget_ended(&mut self, id: LeaseId) {
         self.ended.remove(&id);

@@ -95,6 +95,8 @@ pub const UNSENT_BYTES_MAX: u64 = 1024 * 1024;
 pub const UNSENT_MESSAGES_MAX: u64 = 4_096;
 /// Entries moved in one step of a redrive, so that others have their turn in between.
 pub const REDRIVE_STEP: usize = 1_000;
+/// Chunks looked through in one step of a redrive that finds little of what it looks for.
+pub const REDRIVE_CHUNKS: usize = 64;
 /// Entries in one answer of a peek.
 pub const PEEK_ENTRIES_MAX: usize = 1_000;
 /// Bytes of messages in one answer of a peek.

@@ -191,6 +191,12 @@ impl Queue {
         self.chunks.insert(number, chunk);
     }
 
+    /// What the index holds as this chunk is not what it says now: it goes before that is written.
+    pub(crate) fn replace_in_index(&mut self, number: ChunkNo) {
+        self.gone_chunks.push(number);
+        self.dirty = true;
+    }
+
     // ---- entries are looked at
 
     pub(crate) fn get(&self, seq: Seq) -> Option<&Entry> {
@@ -237,6 +243,7 @@ impl Queue {
         let ahead = self
             .chunks
             .range(self.cursor.chunk()..)
+            .filter(|(_, chunk)| chunk.alive > chunk.delayed)
             .find_map(|(number, chunk)| {
                 if chunk.is_loaded() {
                     chunk
@@ -379,6 +386,17 @@ impl Queue {
         self.mark_dirty(number);
     }
 
+    /// Whether an entry waits for this moment, as far as memory knows.
+    pub(crate) fn may_wait(&self, seq: Seq, due: Timestamp) -> bool {
+        match self.chunks.get(&seq.chunk()) {
+            None => false,
+            Some(chunk) if !chunk.is_loaded() => true,
+            Some(_) => self
+                .get(seq)
+                .is_some_and(|entry| entry.state == State::Delayed(due)),
+        }
+    }
+
     /// A delayed entry's time has come; nothing when it is not delayed until then any more.
     pub(crate) fn wake(&mut self, seq: Seq, due: Timestamp, pager: &mut Pager<'_>) {
         let number = seq.chunk();
@@ -463,6 +481,7 @@ impl Queue {
             && chunk.in_index
         {
             self.gone_chunks.push(number);
+            self.dirty = true;
         }
         self.forget_notes(number);
     }
@@ -567,7 +586,8 @@ impl Queue {
             .collect();
         for number in numbers {
             let end = ChunkNo(number.0 + 1).first();
-            let keeps = kept.iter().any(|seq| seq.chunk() == number);
+            let next_kept = kept.get(kept.partition_point(|seq| *seq < number.first()));
+            let keeps = next_kept.is_some_and(|seq| *seq < end);
             if end <= before && !keeps && number != self.next_seq.chunk() {
                 self.drop_whole(number);
                 continue;

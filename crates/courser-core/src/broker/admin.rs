@@ -37,6 +37,26 @@ pub struct RedriveTask {
     pub before: Option<Seq>,
 }
 
+impl RedriveTask {
+    /// The next place to look at.
+    fn next(&self) -> Option<Seq> {
+        match self.entries.partition_point(|seq| *seq <= self.after) {
+            _ if self.entries.is_empty() => Some(Seq(self.after.0 + 1)),
+            at => self.entries.get(at).copied(),
+        }
+    }
+
+    fn wants(&self, seq: Seq, entry: &Entry, note: Option<&Note>) -> bool {
+        let letter = note.and_then(|note| note.dead_letter.as_ref());
+        !matches!(entry.state, State::Leased(_))
+            && (self.entries.is_empty() || self.entries.binary_search(&seq).is_ok())
+            && self
+                .reason
+                .as_deref()
+                .is_none_or(|reason| letter.is_some_and(|letter| &*letter.reason == reason))
+    }
+}
+
 /// What a step of a redrive did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RedriveStep {
@@ -266,15 +286,14 @@ impl Broker {
         pager: &mut Pager<'_>,
     ) -> Result<RedriveStep, QueueError> {
         let (from, to) = self.redrive_ends(task)?;
-        let end = *task.before.get_or_insert(self.queues[&from].next_seq);
-        let picked = self.pick(from, task, end, pager);
-        let done = picked.len() < limits::REDRIVE_STEP || picked.len() as u64 >= task.limit;
-        task.after = picked.last().copied().unwrap_or(task.after);
+        task.before.get_or_insert(self.queues[&from].next_seq);
+        let (picked, all_seen) = self.pick(from, task, pager);
         let mut moved = 0;
         for seq in picked {
             moved += u64::from(task.dry_run || self.redrive_entry(from, seq, to, now, pager));
         }
         task.limit -= moved.min(task.limit);
+        let done = all_seen || task.limit == 0;
         Ok(RedriveStep { moved, done })
     }
 
@@ -292,33 +311,40 @@ impl Broker {
         Ok((from, to))
     }
 
-    /// The next entries to be moved, which are not leased.
-    fn pick(&self, from: QueueId, task: &RedriveTask, end: Seq, pager: &mut Pager<'_>) -> Vec<Seq> {
+    /// The next entries to be moved, which are not leased, and whether there are no more. The task goes
+    /// on after what was looked at, which is bounded, whatever was found.
+    fn pick(
+        &self,
+        from: QueueId,
+        task: &mut RedriveTask,
+        pager: &mut Pager<'_>,
+    ) -> (Vec<Seq>, bool) {
         let queue = &self.queues[&from];
         let most = limits::REDRIVE_STEP.min(usize::try_from(task.limit).unwrap_or(usize::MAX));
+        let end = task.before.unwrap_or(queue.next_seq);
         let mut picked = Vec::new();
-        for (number, _) in queue.chunks_from(task.after.chunk()) {
+        for _ in 0..limits::REDRIVE_CHUNKS {
+            let Some(next) = task.next() else {
+                return (picked, true);
+            };
+            let Some((number, _)) = queue.chunks_from(next.chunk()).next() else {
+                return (picked, true);
+            };
             if number.first() >= end {
-                break;
+                return (picked, true);
             }
             for (seq, entry, note) in self.entries_of(queue, number, pager) {
-                let leased = matches!(entry.state, State::Leased(_));
-                let reason = note.as_ref().and_then(|note| note.dead_letter.as_ref());
-                let wanted = seq > task.after
-                    && seq < end
-                    && !leased
-                    && (task.entries.is_empty() || task.entries.binary_search(&seq).is_ok())
-                    && (task.reason.is_none()
-                        || task.reason.as_deref() == reason.map(|letter| &*letter.reason));
-                if wanted && picked.len() < most {
+                if picked.len() >= most {
+                    return (picked, false);
+                }
+                if seq > task.after && seq < end && task.wants(seq, &entry, note.as_deref()) {
                     picked.push(seq);
+                    task.after = seq;
                 }
             }
-            if picked.len() >= most {
-                break;
-            }
+            task.after = Seq(ChunkNo(number.0 + 1).first().0 - 1);
         }
-        picked
+        (picked, false)
     }
 
     fn redrive_entry(

@@ -31,12 +31,7 @@ impl Broker {
             return self.compare(id, &options).map(|()| false);
         }
         let dead_letter_name = self.check_dead_letter_name(name, &options)?;
-        let wanted = 1 + usize::from(dead_letter_name.is_some());
-        if self.queues.len() + wanted > limits::QUEUES_MAX {
-            return Err(QueueError::TooManyQueues {
-                max: limits::QUEUES_MAX,
-            });
-        }
+        self.check_room(1 + usize::from(dead_letter_name.is_some()))?;
         let id = self.next_queue_id();
         let dead_letter_queue = dead_letter_name.map(|name| self.make_dead_letters(now, &name, id));
         self.define(QueueDefinition {
@@ -48,6 +43,14 @@ impl Broker {
             dead_letter_queue,
         });
         Ok(true)
+    }
+
+    fn check_room(&self, wanted: usize) -> Result<(), QueueError> {
+        let max = limits::QUEUES_MAX;
+        if self.queues.len() + wanted > max {
+            return Err(QueueError::TooManyQueues { max });
+        }
+        Ok(())
     }
 
     fn compare(&self, id: QueueId, options: &QueueOptions) -> Result<(), QueueError> {
@@ -147,7 +150,8 @@ impl Broker {
     /// Changes options of a queue, live. Leases that are out keep their deadline.
     ///
     /// # Errors
-    /// `NotFound`, `Option`, `IsDeadLetterQueue`, `NotEmpty` (its dead letters), `NameTaken`.
+    /// `NotFound`, `Option`, `IsDeadLetterQueue`, `NotEmpty` (its dead letters), `NameTaken`,
+    /// `TooManyQueues`.
     pub fn update_queue(
         &mut self,
         now: Timestamp,
@@ -167,6 +171,7 @@ impl Broker {
         match (definition.dead_letter_queue, definition.options.dead_letter) {
             (None, true) => {
                 let name = self.check_dead_letter_name(name, &definition.options)?;
+                self.check_room(1)?;
                 definition.dead_letter_queue =
                     name.map(|name| self.make_dead_letters(now, &name, id));
             }

@@ -62,21 +62,25 @@ impl Broker {
         Ok(consumer)
     }
 
-    /// A consumer's connection has taken this much in all of what was handed to it.
-    pub fn handle_taken(&mut self, consumer: ConsumerId, messages: u64, bytes: u64) {
-        if let Some(of) = self.consumers.get_mut(&consumer) {
-            of.take(messages, bytes);
-            let queue = of.queue;
+    /// A consumer's connection has taken this much in all of what was handed to it; answers whether that
+    /// is news.
+    pub fn handle_taken(&mut self, consumer: ConsumerId, messages: u64, bytes: u64) -> bool {
+        let Some(of) = self.consumers.get_mut(&consumer) else {
+            return false;
+        };
+        let (queue, is_news) = (of.queue, of.take(messages, bytes));
+        if is_news {
             self.activate(queue);
         }
+        is_news
     }
 
-    /// Whether deliveries wait for the consumer's connection to take what it was handed.
+    /// Whether an entry waits only for the consumer's connection to take what it was handed.
     #[must_use]
-    pub fn is_behind(&self, consumer: ConsumerId) -> bool {
+    pub fn is_blocked(&self, consumer: ConsumerId) -> bool {
         self.consumers
             .get(&consumer)
-            .is_some_and(Consumer::is_behind)
+            .is_some_and(Consumer::is_blocked)
     }
 
     /// A consumer is gone. What it holds is given back at once: without blame what its connection had
@@ -125,7 +129,7 @@ impl Broker {
     ) -> bool {
         let end = out.len() + limit;
         while out.len() < end {
-            let Some(id) = self.active.pop() else {
+            let Some(id) = self.active.pop_front() else {
                 return false;
             };
             let Some(queue) = self.queues.get_mut(&id) else {
@@ -141,7 +145,7 @@ impl Broker {
             };
             if hand.serve(queue, end, pager, out) {
                 queue.active = true;
-                self.active.insert(0, id);
+                self.active.push_back(id);
             }
         }
         !self.active.is_empty()
@@ -158,7 +162,8 @@ struct Hand<'a> {
 }
 
 impl Hand<'_> {
-    /// Serves the consumers of a queue in turn; answers whether `end` was reached before all was done.
+    /// Serves the consumers of a queue in turn, each with the same share of what is ready as the turns
+    /// begin; answers whether `end` was reached before all was done.
     fn serve(
         &mut self,
         queue: &mut Queue,
@@ -166,18 +171,22 @@ impl Hand<'_> {
         pager: &mut Pager<'_>,
         out: &mut Vec<HandOver>,
     ) -> bool {
-        let mut idle = 0;
+        let (mut idle, mut turns, mut share) = (0, 0, 0);
         while idle < queue.consumers.len() && queue.ready() > 0 && !queue.definition.options.paused
         {
             if out.len() >= end {
                 return true;
             }
+            if turns == 0 {
+                turns = queue.consumers.len();
+                let fair = usize::try_from(queue.ready()).unwrap_or(usize::MAX) / turns;
+                share = fair.clamp(1, limits::DELIVERY_QUANTUM);
+            }
             let Some(consumer) = queue.consumers.pop_front() else {
                 return false;
             };
             queue.consumers.push_back(consumer);
-            let fair = usize::try_from(queue.ready()).unwrap_or(usize::MAX) / queue.consumers.len();
-            let share = fair.clamp(1, limits::DELIVERY_QUANTUM);
+            turns -= 1;
             let handed = self.hand_over(queue, consumer, share, pager, out);
             idle = if handed == 0 { idle + 1 } else { 0 };
         }
@@ -196,6 +205,10 @@ impl Hand<'_> {
         let Some(consumer) = self.consumers.get_mut(&id) else {
             return 0;
         };
+        // Asked before the queue looks for an entry: of many consumers, most may have no credit.
+        if !consumer.has_room() {
+            return 0;
+        }
         let lease = consumer
             .options
             .lease

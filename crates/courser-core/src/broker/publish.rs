@@ -76,7 +76,7 @@ impl Broker {
             self.records.push(Record::Enqueued(*id, entry));
             if !queue.active {
                 queue.active = true;
-                self.active.push(*id);
+                self.active.push_back(*id);
             }
         }
         self.grown += routes.len() as u64;

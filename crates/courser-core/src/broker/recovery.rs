@@ -3,6 +3,8 @@
 
 use std::cmp::Reverse;
 
+use rustc_hash::FxHashSet;
+
 use super::Broker;
 use crate::{
     id::{ChunkNo, Position, QueueId, Seq},
@@ -27,6 +29,8 @@ impl Broker {
     /// A chunk of the index.
     pub fn restore_chunk(&mut self, queue: QueueId, number: ChunkNo, chunk: &Chunk) {
         let Some(of) = self.queues.get_mut(&queue) else {
+            // What lives in it is told by the log, and the next checkpoint clears it away.
+            self.stray_chunks.push((queue, number));
             return;
         };
         of.restore_chunk(number, chunk);
@@ -106,6 +110,13 @@ impl Broker {
         self.leases = Leases::new(epoch);
         self.next_position = self.next_position.max(next_position);
         self.next_queue = self.next_queue.max(next_queue);
+        for (id, number) in std::mem::take(&mut self.stray_chunks) {
+            match self.queues.get_mut(&id) {
+                Some(queue) => queue.replace_in_index(number),
+                None if !self.deleted_queues.contains(&id) => self.deleted_queues.push(id),
+                None => {}
+            }
+        }
         for queue in self.queues.values_mut() {
             queue.finish_recovery();
         }
@@ -135,11 +146,24 @@ impl Broker {
         checkpoint
     }
 
-    /// The checkpoint is in the index: memory may let go of what is not needed soon.
+    /// The checkpoint is in the index: memory may let go of what is not needed soon. Entries whose lease
+    /// ran out lately are needed: their consumers may still answer.
     pub fn checkpoint_done(&mut self) {
-        for (queue, number) in std::mem::take(&mut self.checkpointed) {
-            if let Some(queue) = self.queues.get_mut(&queue) {
-                queue.unload(number);
+        let answerable: FxHashSet<_> = self
+            .leases
+            .ended_entries()
+            .filter(|(queue, seq)| {
+                self.queues
+                    .get(queue)
+                    .is_some_and(|of| of.get(*seq).is_some())
+            })
+            .map(|(queue, seq)| (queue, seq.chunk()))
+            .collect();
+        for chunk in std::mem::take(&mut self.checkpointed) {
+            if let Some(queue) = self.queues.get_mut(&chunk.0)
+                && !answerable.contains(&chunk)
+            {
+                queue.unload(chunk.1);
             }
         }
     }
