@@ -1,0 +1,267 @@
+//! Who is handed what: credit, fairness, pauses.
+
+use crate::check::check;
+
+#[test]
+fn credit_bounds_what_a_consumer_holds() {
+    check(
+        "
+        queue q
+        publish q 1..5
+        subscribe alice credit=2
+        deliver -> alice: 1..2(1)
+        deliver -> nothing
+        ack alice 1
+        deliver -> alice: 3(1)
+        nack alice 2
+        deliver -> alice: 2(2)
+        release alice 2
+        deliver -> alice: 2(2)
+        reject alice 3
+        deliver -> alice: 4(1)
+        counts q -> held=2 leased=2 ready=1
+        ",
+    );
+}
+
+#[test]
+fn credit_comes_back_when_a_lease_runs_out() {
+    check(
+        "
+        queue q lease=30s backoff=1h backoff_max=1h
+        publish q a, b
+        subscribe alice credit=1
+        deliver -> alice: a(1)
+        30s counts q -> held=0
+        deliver -> alice: b(1)
+        ",
+    );
+}
+
+#[test]
+fn credit_is_counted_in_bytes_too() {
+    check(
+        "
+        queue q
+        publish q a:400, b:400, c:400, d:100
+        subscribe alice bytes=1000
+        deliver -> alice: a(1), b(1)
+        counts q -> held=2 held_bytes=800
+        ack alice a
+        deliver -> alice: c(1), d(1)
+        counts q -> held=3 held_bytes=900
+        publish q e:200
+        deliver -> nothing
+        ack alice d
+        deliver -> alice: e(1)
+        counts q -> held=3 held_bytes=1000
+        ",
+    );
+}
+
+#[test]
+fn a_message_beyond_all_credit_comes_alone() {
+    check(
+        "
+        queue q
+        publish q a:10, big:5000, b:10
+        subscribe alice bytes=1000
+        deliver -> alice: a(1)
+        ack alice a
+        deliver -> alice: big(1)
+        deliver -> nothing
+        ack alice big
+        deliver -> alice: b(1)
+        ",
+    );
+}
+
+#[test]
+fn a_connection_that_takes_nothing_is_handed_a_window_only() {
+    check(
+        "
+        queue q
+        publish q 1..10:200000
+        subscribe alice slow
+        deliver -> alice: 1..5(1)
+        blocked alice -> true
+        taken alice 5
+        blocked alice -> false
+        deliver -> alice: 6..10(1)
+        blocked alice -> false
+        ",
+    );
+}
+
+#[test]
+fn the_window_of_a_connection_is_counted_in_messages_too() {
+    check(
+        "
+        queue q
+        publish q 1..5000
+        subscribe alice slow
+        deliver -> alice: 1..4096(1)
+        taken alice 4
+        deliver -> alice: 4097..4100(1)
+        ",
+    );
+}
+
+#[test]
+fn a_message_beyond_the_window_goes_alone() {
+    check(
+        "
+        queue q
+        publish q a:10, big:3000000, b:10
+        subscribe alice slow
+        deliver -> alice: a(1)
+        taken alice 1
+        deliver -> alice: big(1)
+        taken alice 2
+        deliver -> alice: b(1)
+        ",
+    );
+}
+
+#[test]
+fn competing_consumers_share_fairly() {
+    check(
+        "
+        queue q
+        subscribe alice
+        subscribe bob
+        subscribe carol
+        publish q 1..6
+        deliver -> alice: 1..2(1); bob: 3..4(1); carol: 5..6(1)
+        publish q 7..206
+        deliver -> alice: 7..70(1), 199..200(1), 205(1); bob: 71..134(1), 201..202(1), 206(1); carol: 135..198(1), 203..204(1)
+        ",
+    );
+}
+
+#[test]
+fn a_stalled_consumer_holds_up_nobody() {
+    check(
+        "
+        queue q
+        publish q 1..300
+        subscribe stalled credit=1
+        subscribe alice credit=200
+        subscribe slow slow credit=5
+        deliver limit=10 -> stalled: 1(1); alice: 2..65(1), 71..206(1); slow: 66..70(1)
+        ack alice 2
+        deliver -> alice: 207(1)
+        ",
+    );
+}
+
+#[test]
+fn a_big_message_that_fits_nobody_now_waits_for_credit_in_its_place() {
+    check(
+        "
+        queue q
+        publish q a:10, big:5000, b:10
+        subscribe alice bytes=1000
+        deliver -> alice: a(1)
+        subscribe bob
+        deliver -> bob: big(1); alice: b(1)
+        ",
+    );
+}
+
+#[test]
+fn a_paused_queue_takes_messages_and_delivers_none() {
+    check(
+        "
+        queue q
+        subscribe alice credit=1
+        publish q a, b
+        deliver -> alice: a(1)
+        pause q
+        publish q c
+        ack alice a
+        deliver -> nothing
+        subscribe bob
+        deliver -> nothing
+        counts q -> ready=2 paused=1
+        resume q
+        deliver -> alice: b(1); bob: c(1)
+        ",
+    );
+}
+
+#[test]
+fn in_a_paused_queue_leases_run_out_and_settlements_count() {
+    check(
+        "
+        queue q lease=30s
+        subscribe alice
+        publish q a, b
+        deliver -> alice: a(1), b(1)
+        pause q
+        nack alice a
+        30s peek q -> a ready, b ready
+        deliver -> nothing
+        ",
+    );
+}
+
+#[test]
+fn auto_ack_settles_as_it_hands_over() {
+    check(
+        "
+        queue q lease=30s
+        publish q a:10, b:10
+        subscribe alice auto_ack credit=1
+        deliver -> alice: a(1), b(1)
+        counts q -> ready=0 leased=0 acked=2 delivered=2 bytes=0 held=0
+        next -> never
+        disconnect alice
+        counts q -> ready=0 disconnected=0
+        restart
+        counts q -> ready=0
+        ",
+    );
+}
+
+#[test]
+fn auto_ack_stops_at_the_window_of_the_connection() {
+    check(
+        "
+        queue q
+        publish q 1..5000
+        subscribe alice auto_ack slow
+        deliver -> alice: 1..4096(1)
+        counts q -> ready=904 acked=4096
+        ",
+    );
+}
+
+#[test]
+fn a_consumer_needs_its_queue() {
+    check(
+        "
+        queue q
+        subscribe alice nowhere -> error: no queue \"nowhere\"
+        subscribe alice q
+        counts q -> consumers=1
+        disconnect alice
+        counts q -> consumers=0
+        ",
+    );
+}
+
+#[test]
+fn busy_queues_have_their_turn_one_after_the_other() {
+    check(
+        "
+        queue q
+        queue r
+        publish q 1..100
+        publish r 101..200
+        subscribe alice q
+        subscribe bob r
+        deliver limit=64 -> alice: 1..100(1); bob: 101..200(1)
+        ",
+    );
+}
