@@ -28,6 +28,10 @@ pub(crate) struct InvalidField {
 }
 
 impl InvalidField {
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "what is formatted on the way is a value"
+    )]
     pub(crate) fn new(field: impl Into<String>, problem: impl ToString) -> Self {
         Self {
             field: field.into(),

@@ -57,9 +57,9 @@ impl Figures {
         let commits = &self.snapshot.commits;
         let help = "From the first write of a group to the end of its sync";
         let metric = MetricType::Histogram;
-        let metric =
+        let mut metric =
             encoder.encode_descriptor("courser_commit_duration_seconds", help, None, metric)?;
-        encode_histogram(metric, &[&commits.duration], &COMMIT_BOUNDS)?;
+        encode_histogram(&mut metric, &[&commits.duration], &COMMIT_BOUNDS)?;
         counter(
             encoder,
             "courser_commit_groups",
@@ -212,7 +212,7 @@ const COMMIT_BOUNDS: [Duration; 14] = [
 
 /// Several distributions as one.
 fn encode_histogram(
-    mut metric: MetricEncoder<'_>,
+    metric: &mut MetricEncoder<'_>,
     parts: &[&Histogram],
     bounds: &[Duration],
 ) -> fmt::Result {

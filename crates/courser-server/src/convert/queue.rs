@@ -22,7 +22,7 @@ const QUEUE_NAME_BYTES_MAX: usize = NAME_BYTES_MAX + DEAD_LETTER_SUFFIX.len();
 
 /// Options with defaults for what is left out. Ranges are checked apart, for an update checks them
 /// together with what is there.
-pub(crate) fn queue_options_from_proto(options: v1::QueueOptions) -> Checked<QueueOptions> {
+pub(crate) fn queue_options_from_proto(options: &v1::QueueOptions) -> Checked<QueueOptions> {
     let default = QueueOptions::default();
     let dead_letter = options
         .dead_letter
@@ -45,7 +45,7 @@ pub(crate) fn queue_options_from_proto(options: v1::QueueOptions) -> Checked<Que
 pub(crate) fn new_queue_options_from_proto(
     options: Option<v1::QueueOptions>,
 ) -> Checked<QueueOptions> {
-    let options = queue_options_from_proto(options.unwrap_or_default())?;
+    let options = queue_options_from_proto(&options.unwrap_or_default())?;
     options
         .check()
         .map_err(|error| InvalidField::new(error.field, error.allowed))?;
@@ -159,7 +159,7 @@ pub(crate) fn options_change_from_proto(
         };
         paths.push(path);
     }
-    let given = queue_options_from_proto(options.unwrap_or_default())?;
+    let given = queue_options_from_proto(&options.unwrap_or_default())?;
     Ok(move |options: &mut QueueOptions| {
         for path in paths {
             path.copy(&given, options);

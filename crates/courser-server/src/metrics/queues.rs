@@ -227,7 +227,7 @@ impl Queues {
                 let parts: Vec<_> = views.iter().map(|view| times(&view.totals)).collect();
                 if parts.iter().any(|part| part.count() > 0) {
                     let labels = [("queue", queue)];
-                    encode_histogram(metric.encode_family(&labels)?, &parts, &BOUNDS)?;
+                    encode_histogram(&mut metric.encode_family(&labels)?, &parts, &BOUNDS)?;
                 }
             }
         }

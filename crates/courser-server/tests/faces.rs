@@ -1,0 +1,367 @@
+//! A broker with both faces, spoken to as the wire has it: what only the faces are to blame for.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use courser_engine::BrokerHandle;
+use courser_proto::v1::{
+    self, admin_client::AdminClient, broker_client::BrokerClient, subscribe_request,
+    subscribe_response,
+};
+use courser_server::{ServeError, ServerOptions, serve};
+use courser_store::MemoryStore;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Streaming, transport::Channel};
+
+struct Server {
+    grpc: SocketAddr,
+    http: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<Result<(), ServeError>>,
+}
+
+impl Server {
+    async fn start() -> Self {
+        let handle: BrokerHandle =
+            courser_engine::start(Arc::new(MemoryStore::default()), &Default::default()).unwrap();
+        let grpc = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (grpc_at, http_at) = (grpc.local_addr().unwrap(), http.local_addr().unwrap());
+        let shutdown = async move { drop(stopped.await) };
+        let task = courser_engine::tasks::spawn(
+            "server",
+            serve(handle, ServerOptions::default(), grpc, Some(http), shutdown),
+        );
+        Self {
+            grpc: grpc_at,
+            http: http_at,
+            stop: Some(stop),
+            task,
+        }
+    }
+
+    async fn channel(&self) -> Channel {
+        let uri = format!("http://{}", self.grpc);
+        Channel::from_shared(uri).unwrap().connect().await.unwrap()
+    }
+
+    async fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.http).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    /// Asks for the end and answers how long it took.
+    async fn stop(&mut self) -> Duration {
+        let start = Instant::now();
+        self.stop.take().unwrap().send(()).unwrap();
+        let ended = timeout(Duration::from_secs(10), &mut self.task).await;
+        ended.expect("it ends within 10 s").unwrap().unwrap();
+        start.elapsed()
+    }
+}
+
+async fn create(channel: &Channel, name: &str) {
+    let request = v1::CreateQueueRequest {
+        name: name.to_owned(),
+        options: None,
+    };
+    AdminClient::new(channel.clone())
+        .create_queue(request)
+        .await
+        .unwrap();
+}
+
+fn message(topic: &str, payload: Vec<u8>) -> v1::Message {
+    v1::Message {
+        topic: topic.to_owned(),
+        payload: payload.into(),
+        ..v1::Message::default()
+    }
+}
+
+async fn publish(channel: &Channel, topic: &str, count: usize, bytes: usize) {
+    let messages = (0..count).map(|_| message(topic, vec![0; bytes])).collect();
+    let request = v1::PublishRequest {
+        messages,
+        ..v1::PublishRequest::default()
+    };
+    let answer = BrokerClient::new(channel.clone())
+        .publish(request)
+        .await
+        .unwrap();
+    assert_eq!(answer.into_inner().results.len(), count);
+}
+
+async fn subscribe(
+    channel: &Channel,
+    queue: &str,
+) -> (
+    mpsc::Sender<v1::SubscribeRequest>,
+    Streaming<v1::SubscribeResponse>,
+) {
+    let (sender, receiver) = mpsc::channel(16);
+    let open = v1::Open {
+        queue: queue.to_owned(),
+        max_messages: 1_000,
+        ..v1::Open::default()
+    };
+    let kind = Some(subscribe_request::Kind::Open(open));
+    sender.send(v1::SubscribeRequest { kind }).await.unwrap();
+    let stream = BrokerClient::new(channel.clone())
+        .subscribe(ReceiverStream::new(receiver))
+        .await;
+    (sender, stream.unwrap().into_inner())
+}
+
+async fn deliveries(
+    stream: &mut Streaming<v1::SubscribeResponse>,
+    count: usize,
+) -> Vec<v1::Delivery> {
+    let mut deliveries = Vec::new();
+    while deliveries.len() < count {
+        if let Some(subscribe_response::Kind::Deliveries(more)) =
+            stream.message().await.unwrap().unwrap().kind
+        {
+            deliveries.extend(more.deliveries);
+        }
+    }
+    deliveries
+}
+
+fn settle(ack: Vec<u64>) -> v1::SubscribeRequest {
+    let settle = v1::Settle {
+        ack,
+        ..v1::Settle::default()
+    };
+    v1::SubscribeRequest {
+        kind: Some(subscribe_request::Kind::Settle(settle)),
+    }
+}
+
+#[tokio::test]
+async fn a_message_goes_through_both_streams() {
+    let server = Server::start().await;
+    let channel = server.channel().await;
+    create(&channel, "orders").await;
+    let requests = (1..=3).map(|number| v1::PublishStreamRequest {
+        number,
+        // The second one has no topic.
+        messages: vec![message(
+            if number == 2 { "" } else { "orders" },
+            vec![1; 10],
+        )],
+        ..v1::PublishStreamRequest::default()
+    });
+    let requests: Vec<_> = requests.collect();
+    let mut broker = BrokerClient::new(channel.clone());
+    let answers = broker
+        .publish_stream(tokio_stream::iter(requests))
+        .await
+        .unwrap();
+    let mut answers = answers.into_inner();
+    let mut confirms = Vec::new();
+    while let Some(answer) = answers.message().await.unwrap() {
+        confirms.extend(answer.confirms);
+    }
+    let numbers: Vec<_> = confirms
+        .iter()
+        .map(|c| (c.number, c.results.len()))
+        .collect();
+    assert_eq!(numbers, [(1, 1), (2, 0), (3, 1)]);
+    let error = confirms[1].error.as_ref().unwrap();
+    assert_eq!(error.message, "messages[0].topic must not be empty");
+
+    let (requests, mut stream) = subscribe(&channel, "orders").await;
+    let got = deliveries(&mut stream, 2).await;
+    assert_eq!(
+        got[0].message.as_ref().unwrap().id,
+        confirms[0].results[0].id
+    );
+    let ids: Vec<_> = got.iter().map(|delivery| delivery.lease_id).collect();
+    requests.send(settle(ids.clone())).await.unwrap();
+    drop(requests);
+    let last = stream.message().await.unwrap().unwrap().kind;
+    let Some(subscribe_response::Kind::Settled(settled)) = last else {
+        panic!("{last:?} is not what was settled");
+    };
+    assert_eq!(settled.ok, ids);
+    assert!(
+        stream.message().await.unwrap().is_none(),
+        "the consumer has left"
+    );
+}
+
+#[tokio::test]
+async fn a_consumer_that_leaves_gives_back_without_blame_what_it_was_not_sent() {
+    let server = Server::start().await;
+    let channel = server.channel().await;
+    create(&channel, "orders").await;
+    let (requests, mut stream) = subscribe(&channel, "orders").await;
+    drop(requests);
+    assert!(stream.message().await.unwrap().is_none());
+    publish(&channel, "orders", 1, 10).await;
+    let (_requests, mut stream) = subscribe(&channel, "orders").await;
+    assert_eq!(deliveries(&mut stream, 1).await[0].attempt, 1);
+}
+
+#[tokio::test]
+async fn mistakes_end_a_subscription_with_the_field() {
+    let server = Server::start().await;
+    let channel = server.channel().await;
+    create(&channel, "orders").await;
+    let mut broker = BrokerClient::new(channel.clone());
+    let first = broker
+        .subscribe(tokio_stream::iter([settle(vec![1])]))
+        .await
+        .unwrap_err();
+    assert_eq!(first.code(), Code::InvalidArgument);
+    assert_eq!(
+        first.message(),
+        "open must be set in the first request of a stream"
+    );
+    let (requests, mut stream) = subscribe(&channel, "orders").await;
+    requests.send(settle(vec![4, 4])).await.unwrap();
+    let status = stream.message().await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert_eq!(
+        status.message(),
+        "settle must name a lease once, names 4 more than once"
+    );
+}
+
+#[tokio::test]
+async fn a_shutdown_ends_streams_with_a_reason() {
+    let mut server = Server::start().await;
+    let channel = server.channel().await;
+    create(&channel, "orders").await;
+    let (_requests, mut stream) = subscribe(&channel, "orders").await;
+    let (_numbers, numbers) = mpsc::channel::<v1::PublishStreamRequest>(1);
+    let confirms = BrokerClient::new(channel.clone())
+        .publish_stream(ReceiverStream::new(numbers))
+        .await;
+    let watch = AdminClient::new(channel)
+        .watch_stats(v1::WatchStatsRequest::default())
+        .await;
+    let mut watch = watch.unwrap().into_inner();
+    watch.message().await.unwrap().unwrap();
+    let took = server.stop().await;
+    assert!(
+        took < Duration::from_secs(3),
+        "nobody held on, and it took {took:?}"
+    );
+    let status = stream.message().await.unwrap_err();
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::Unavailable, "the broker is shutting down")
+    );
+    assert_eq!(
+        confirms
+            .unwrap()
+            .into_inner()
+            .message()
+            .await
+            .unwrap_err()
+            .code(),
+        Code::Unavailable
+    );
+    while let Ok(Some(_)) = watch.message().await {}
+}
+
+#[tokio::test]
+async fn a_shutdown_does_not_wait_for_a_client_that_never_reads() {
+    let mut server = Server::start().await;
+    let channel = server.channel().await;
+    create(&channel, "orders").await;
+    publish(&channel, "orders", 100, 100_000).await;
+    let (_requests, _stream) = subscribe(&channel, "orders").await;
+    let _silent = TcpStream::connect(server.grpc).await.unwrap();
+    let _idle = TcpStream::connect(server.http).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let took = server.stop().await;
+    assert!(took < Duration::from_secs(9), "{took:?}");
+}
+
+#[tokio::test]
+async fn probes_and_metrics_are_served_over_http() {
+    let server = Server::start().await;
+    create(&server.channel().await, "orders").await;
+    assert!(server.get("/healthz").await.starts_with("HTTP/1.1 200"));
+    assert!(server.get("/readyz").await.starts_with("HTTP/1.1 200"));
+    let metrics = server.get("/metrics").await;
+    assert!(
+        metrics.contains("\ncourser_queue_ready{queue=\"orders\"} 0\n"),
+        "{metrics}"
+    );
+    assert!(server.get("/").await.contains("/metrics"));
+    assert!(server.get("/nothing").await.starts_with("HTTP/1.1 404"));
+}
+
+#[tokio::test]
+async fn queues_are_made_changed_listed_and_deleted() {
+    let server = Server::start().await;
+    let channel = server.channel().await;
+    let mut admin = AdminClient::new(channel.clone());
+    for name in ["a", "b", "c"] {
+        create(&channel, name).await;
+    }
+    let list = v1::ListQueuesRequest {
+        page_size: 4,
+        ..v1::ListQueuesRequest::default()
+    };
+    let page = admin.list_queues(list.clone()).await.unwrap().into_inner();
+    let names: Vec<_> = page
+        .queues
+        .iter()
+        .map(|queue| queue.name.as_str())
+        .collect();
+    assert_eq!(names, ["a", "a.dlq", "b", "b.dlq"]);
+    let list = v1::ListQueuesRequest {
+        page_token: page.next_page_token,
+        ..list
+    };
+    let page = admin.list_queues(list).await.unwrap().into_inner();
+    assert_eq!((page.queues.len(), page.next_page_token.as_str()), (2, ""));
+    let request = v1::PauseQueueRequest {
+        name: "a".to_owned(),
+    };
+    let queue = admin
+        .pause_queue(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .queue
+        .unwrap();
+    assert_eq!(queue.options.unwrap().paused, Some(true));
+    let request = v1::DeleteQueueRequest {
+        name: "a".to_owned(),
+        if_empty: true,
+    };
+    admin.delete_queue(request).await.unwrap();
+    let request = v1::GetQueueRequest {
+        name: "a".to_owned(),
+    };
+    assert_eq!(
+        admin.get_queue(request).await.unwrap_err().code(),
+        Code::NotFound
+    );
+    let info = admin
+        .get_server_info(v1::GetServerInfoRequest {})
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(
+        (info.queues, info.version.as_str()),
+        (4, env!("CARGO_PKG_VERSION"))
+    );
+}
