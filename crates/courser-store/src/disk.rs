@@ -15,6 +15,8 @@
 mod checkpoint;
 mod folder;
 mod reclaim;
+#[cfg(test)]
+mod tests;
 
 use std::{
     fs::File,
@@ -91,6 +93,13 @@ impl DiskStore {
             stop_after: AtomicUsize::new(usize::MAX),
             _lock: lock,
         })
+    }
+
+    /// Lets the next checkpoints fail once so many batches of the index were applied.
+    #[cfg(any(test, feature = "conformance"))]
+    pub fn stop_checkpoints_after(&self, batches: usize) {
+        self.stop_after
+            .store(batches, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// A write: refused after one failed, and remembered when it fails itself.

@@ -6,6 +6,8 @@
 #![warn(missing_docs)]
 
 mod codec;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 mod disk;
 mod index;
 mod lock;

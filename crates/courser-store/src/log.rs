@@ -20,6 +20,8 @@ mod replay;
 mod rewrite;
 pub(crate) mod segment;
 mod spares;
+#[cfg(test)]
+mod tests;
 mod window;
 
 use std::{

@@ -1,5 +1,8 @@
 //! A store in memory: the same meaning as on a disk, for tests and for brokers that may forget.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{

@@ -68,8 +68,8 @@ impl Log {
                 rest = &rest[1..];
                 continue;
             };
-            let (here, later) =
-                rest.split_at(rest.partition_point(|(position, _)| *position < until));
+            let is_here = |(position, _): &Wanted| until.is_none_or(|until| *position < until);
+            let (here, later) = rest.split_at(rest.partition_point(is_here));
             scratch.headers.reset(HOP_BYTES);
             scratch.bodies.reset(0);
             match load_from(&segment, here, scratch, &mut answers) {
@@ -83,15 +83,13 @@ impl Log {
     }
 
     /// The segment that a position can be in, and the position at which the next one starts.
-    fn segment_of(&self, position: u64) -> Option<(Arc<Segment>, u64)> {
+    fn segment_of(&self, position: u64) -> Option<(Arc<Segment>, Option<u64>)> {
         let segments = self.segments.read();
         // Of several that start at one position, only the last holds messages.
         let after = segments.partition_point(|segment| segment.header.position <= position);
         let segment = segments[..after].last()?;
-        let until = segments
-            .get(after)
-            .map_or(u64::MAX, |next| next.header.position);
-        Some((Arc::clone(segment), until.max(position.saturating_add(1))))
+        let until = segments.get(after).map(|next| next.header.position);
+        Some((Arc::clone(segment), until))
     }
 }
 

@@ -1,0 +1,90 @@
+//! Space: what the store takes follows what lives in it.
+
+use courser_core::id::Position;
+
+use super::{
+    Harness,
+    fixture::{checkpoint, fill, load_one, message, reclaim_all, recover},
+};
+use crate::Store;
+
+/// Everything was removed: nothing but slack is left.
+pub fn gives_space_back_when_nothing_lives(harness: &mut impl Harness) {
+    let store = harness.open();
+    recover(&store);
+    let upto = fill(&store, 1, 10_001);
+    let full = store.usage().log_bytes;
+    assert!(full >= 10_000_000, "{full}");
+    store
+        .checkpoint(&checkpoint(10_001, 1..10_001), upto)
+        .expect("the checkpoint is finished");
+    reclaim_all(&store);
+    assert!(store.usage().log_bytes >= 10_000_000, "what lives stays");
+    for _ in 0..3 {
+        store
+            .checkpoint(&checkpoint(10_001, 0..0), upto)
+            .expect("the checkpoint is finished");
+        reclaim_all(&store);
+    }
+    let left = store.usage().log_bytes;
+    assert!(left <= harness.slack(), "{left} bytes are left");
+    let store = harness.reopen(store);
+    let (_, recovered) = recover(&store);
+    assert_eq!(recovered.next_position, Position(10_001));
+    assert!(store.usage().log_bytes <= harness.slack());
+    fill(&store, 10_001, 10_101);
+    assert_eq!(load_one(&store, 10_001), message(10_001, 1_000));
+}
+
+/// One message in a hundred lives: twice their bytes at most are kept.
+pub fn a_straggler_in_a_hundred_does_not_hold_the_rest(harness: &mut impl Harness) {
+    let store = harness.open();
+    recover(&store);
+    let upto = fill(&store, 1, 20_001);
+    for _ in 0..3 {
+        let living = (1..20_001).step_by(100);
+        store
+            .checkpoint(&checkpoint(20_001, living), upto)
+            .expect("the checkpoint is finished");
+        reclaim_all(&store);
+    }
+    let left = store.usage().log_bytes;
+    assert!(
+        left <= 2 * 200 * 1_100 + harness.slack(),
+        "{left} bytes are left"
+    );
+    check_every(&store, 100);
+    let store = harness.reopen(store);
+    recover(&store);
+    check_every(&store, 100);
+
+    // Of the rest half again, more than once.
+    for step in [200, 400, 800] {
+        let living = (1..20_001).step_by(step);
+        store
+            .checkpoint(&checkpoint(20_001, living), upto)
+            .expect("the checkpoint is finished");
+        reclaim_all(&store);
+        check_every(&store, step);
+    }
+}
+
+fn check_every(store: &impl Store, step: usize) {
+    for position in (1..20_001).step_by(step) {
+        assert_eq!(load_one(store, position), message(position, 1_000));
+    }
+}
+
+/// What was recovered may be moved about: nothing is given back before the index says so again.
+pub fn reclaims_nothing_before_a_checkpoint(harness: &mut impl Harness) {
+    let store = harness.open();
+    recover(&store);
+    fill(&store, 1, 2_001);
+    reclaim_all(&store);
+    let store = harness.reopen(store);
+    recover(&store);
+    reclaim_all(&store);
+    for position in [1, 2, 777, 2_000] {
+        assert_eq!(load_one(&store, position), message(position, 1_000));
+    }
+}

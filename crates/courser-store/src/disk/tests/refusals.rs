@@ -1,0 +1,117 @@
+//! Folders that the store does not open, and writes that it does not do any more.
+
+use std::fs;
+
+use super::{OnDisk, SMALL};
+use crate::{
+    DiskStore, FrameNo, Store, StoreError,
+    conformance::{
+        Harness,
+        fixture::{checkpoint, fill, group, recover},
+    },
+};
+
+#[test]
+fn a_second_broker_is_refused() {
+    let mut harness = OnDisk::new();
+    let store = harness.open();
+    let error = DiskStore::open(&harness.folder(), SMALL).unwrap_err();
+    assert!(matches!(error, StoreError::InUse { .. }), "{error}");
+    drop(store);
+    DiskStore::open(&harness.folder(), SMALL).unwrap();
+}
+
+#[test]
+fn a_folder_that_is_not_ours_is_refused() {
+    let mut harness = OnDisk::new();
+    let folder = harness.new_folder();
+    fs::write(folder.join("letter.txt"), "dear").unwrap();
+    let error = DiskStore::open(&folder, SMALL).unwrap_err();
+    assert!(matches!(error, StoreError::Foreign { .. }), "{error}");
+    assert!(error.to_string().contains("letter.txt"), "{error}");
+    assert_eq!(
+        fs::read_dir(&folder).unwrap().count(),
+        1,
+        "it was left alone"
+    );
+}
+
+#[test]
+fn another_version_is_refused() {
+    let mut harness = OnDisk::new();
+    let folder = harness.new_folder();
+    for text in ["courser data folder\nversion 2\n", "", "something else\n"] {
+        fs::write(folder.join("FORMAT"), text).unwrap();
+        let error = DiskStore::open(&folder, SMALL).unwrap_err();
+        assert!(matches!(error, StoreError::Foreign { .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_new_file_system_and_a_start_that_was_cut_off_are_taken() {
+    let mut harness = OnDisk::new();
+    let folder = harness.new_folder();
+    fs::create_dir(folder.join("lost+found")).unwrap();
+    fs::write(folder.join("LOCK"), "").unwrap();
+    fs::write(folder.join("FORMAT.tmp"), "cour").unwrap();
+    recover(&DiskStore::open(&folder, SMALL).unwrap());
+}
+
+#[test]
+fn a_file_in_the_way_is_named() {
+    let mut harness = OnDisk::new();
+    let folder = harness.new_folder();
+    fs::write(folder.join("data"), "a file").unwrap();
+    for inside in ["data", "data/deeper"] {
+        let error = DiskStore::open(&folder.join(inside), SMALL).unwrap_err();
+        assert!(matches!(error, StoreError::Io { .. }), "{error}");
+        assert!(error.to_string().contains("data"), "{error}");
+    }
+    let store = harness.open();
+    drop(store);
+    let folder = harness.folder();
+    fs::remove_dir_all(folder.join("log")).unwrap();
+    fs::write(folder.join("log"), "a file").unwrap();
+    let error = DiskStore::open(&folder, SMALL).unwrap_err();
+    assert!(matches!(error, StoreError::Io { .. }), "{error}");
+}
+
+#[test]
+fn a_lost_log_is_damage() {
+    let mut harness = OnDisk::new();
+    let store = harness.open();
+    recover(&store);
+    let upto = fill(&store, 1, 301);
+    store.checkpoint(&checkpoint(301, 1..301), upto).unwrap();
+    drop(store);
+    let folder = harness.folder();
+    fs::remove_dir_all(folder.join("log")).unwrap();
+    let store = DiskStore::open(&folder, SMALL).unwrap();
+    let mut found = crate::conformance::fixture::Found::default();
+    let error = store.recover(&mut found).unwrap_err();
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+}
+
+#[test]
+fn nothing_is_written_after_a_failure() {
+    let mut harness = OnDisk::new();
+    let store = harness.open();
+    recover(&store);
+    let upto = fill(&store, 1, 101);
+    harness.cut_checkpoint(&store, &checkpoint(101, 1..101), upto, 0);
+    for error in [
+        store
+            .commit(&group(101..102), true)
+            .map(|_| ())
+            .unwrap_err(),
+        store
+            .checkpoint(&checkpoint(101, 1..101), FrameNo(1))
+            .unwrap_err(),
+        store.reclaim().map(|_| ()).unwrap_err(),
+    ] {
+        assert!(error.to_string().contains("told to stop"), "{error}");
+        assert!(matches!(error, StoreError::Stopped { .. }), "{error}");
+    }
+    let loaded = store.load(&[courser_core::id::Position(5)]).unwrap();
+    assert!(loaded[0].is_some(), "reads go on");
+}

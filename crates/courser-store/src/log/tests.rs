@@ -1,0 +1,332 @@
+//! What a power cut, a rotten block or a recycled file does to the log.
+
+use std::{fs, path::PathBuf};
+
+use courser_core::{
+    id::{Position, QueueId, Seq},
+    record::{Group, Record},
+};
+use tempfile::TempDir;
+
+use super::{Log, replay::Replayed, segment};
+use crate::{
+    StoreError,
+    conformance::fixture::{entry, group, message},
+};
+
+const SEGMENT_BYTES: u64 = 64 * 1024;
+
+struct Opened {
+    log: Log,
+    records: Vec<Record>,
+    replayed: Replayed,
+}
+
+fn try_open(folder: &TempDir) -> Result<Opened, StoreError> {
+    let log = Log::open(folder.path(), SEGMENT_BYTES)?;
+    let mut records = Vec::new();
+    let replayed = log.replay(0, 1, 1, &mut |group| {
+        records.extend(group);
+        Ok(())
+    })?;
+    Ok(Opened {
+        log,
+        records,
+        replayed,
+    })
+}
+
+fn open(folder: &TempDir) -> Opened {
+    try_open(folder).unwrap()
+}
+
+/// Two messages of 30 bytes, and the record of each.
+fn small(position: u64) -> Group {
+    let positions = [position, position + 1];
+    Group {
+        messages: positions.map(|position| message(position, 30)).to_vec(),
+        records: positions
+            .map(|n| Record::Enqueued(QueueId(1), entry(n, n)))
+            .to_vec(),
+        next_position: Position(position + 2),
+    }
+}
+
+fn first_file(folder: &TempDir) -> PathBuf {
+    folder.path().join(segment::name(1))
+}
+
+/// Three synced frames: the bytes of their file, and where each frame ends.
+fn three_frames() -> (Vec<u8>, [usize; 4]) {
+    let folder = tempfile::tempdir().unwrap();
+    let Opened { log, .. } = open(&folder);
+    let mut ends = [segment::HEADER as usize; 4];
+    for n in 0..3 {
+        log.commit(&small(1 + 2 * n), true).unwrap();
+        ends[n as usize + 1] = fs::metadata(first_file(&folder)).unwrap().len() as usize;
+    }
+    (fs::read(first_file(&folder)).unwrap(), ends)
+}
+
+fn folder_with(bytes: &[u8]) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(first_file(&folder), bytes).unwrap();
+    folder
+}
+
+/// Opens, expects these many frames, appends one more, and expects that one behind them.
+#[track_caller]
+fn check_goes_on_after(bytes: &[u8], frames: u64) -> Replayed {
+    let folder = folder_with(bytes);
+    let Opened {
+        log,
+        records,
+        replayed,
+    } = open(&folder);
+    assert_eq!(records.len() as u64, 2 * frames);
+    assert_eq!(
+        replayed.next_position,
+        if frames == 0 { 1 } else { 1 + 2 * frames }
+    );
+    assert_eq!(log.commit(&small(101), true).unwrap(), frames + 1);
+    drop(log);
+    let Opened {
+        log,
+        records,
+        replayed: again,
+    } = open(&folder);
+    assert_eq!(records.len() as u64, 2 * frames + 2);
+    assert_eq!(again.torn_bytes, 0, "it was cut for good");
+    let loaded = log.load(&[Position(1), Position(102)]).unwrap();
+    assert_eq!(loaded[1], Some(message(102, 30)));
+    assert_eq!(loaded[0].is_some(), frames > 0);
+    replayed
+}
+
+#[test]
+fn a_tail_is_cut_wherever_it_tears() {
+    let (bytes, ends) = three_frames();
+    for cut in ends[2]..ends[3] {
+        check_goes_on_after(&bytes[..cut], 2);
+        let mut zeroed = bytes.clone();
+        zeroed[cut..].fill(0);
+        zeroed.resize(SEGMENT_BYTES as usize, 0);
+        let in_padding = zeroed[..bytes.len()] == bytes;
+        let replayed = check_goes_on_after(&zeroed, if in_padding { 3 } else { 2 });
+        assert!(
+            in_padding || cut < ends[2] + 16 || replayed.torn_bytes > 0,
+            "cut at {cut}"
+        );
+    }
+    check_goes_on_after(&bytes, 3);
+}
+
+#[test]
+fn a_flipped_byte_in_the_last_frame_cuts_it() {
+    let (bytes, ends) = three_frames();
+    for at in ends[2]..ends[3] {
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 0x55;
+        let folder = folder_with(&flipped);
+        let frames = open(&folder).records.len() / 2;
+        let may_be_padding = at >= ends[3] - 15 && bytes[at] == 0;
+        assert!(
+            frames == 2 || (frames == 3 && may_be_padding),
+            "{frames} frames, byte {at}"
+        );
+    }
+}
+
+#[test]
+fn a_flipped_byte_in_a_durable_frame_is_damage() {
+    let (bytes, ends) = three_frames();
+    for at in ends[0]..ends[1] - 15 {
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 0x55;
+        let error = try_open(&folder_with(&flipped)).map(|_| ()).unwrap_err();
+        assert!(
+            matches!(error, StoreError::Damaged { .. }),
+            "byte {at}: {error}"
+        );
+        assert!(
+            error.to_string().contains("restore it from a backup"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_flipped_byte_in_the_header_of_a_segment_is_damage() {
+    let (bytes, _) = three_frames();
+    for at in 0..segment::HEADER as usize {
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 0x55;
+        let error = try_open(&folder_with(&flipped)).map(|_| ()).unwrap_err();
+        assert!(
+            matches!(error, StoreError::Damaged { .. }),
+            "byte {at}: {error}"
+        );
+    }
+}
+
+#[test]
+fn frames_that_were_not_synced_are_cut_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let Opened { log, .. } = open(&folder);
+    log.commit(&small(1), true).unwrap();
+    let end = fs::metadata(first_file(&folder)).unwrap().len() as usize;
+    for n in 1..4 {
+        log.commit(&small(1 + 2 * n), false).unwrap();
+    }
+    drop(log);
+    let mut bytes = fs::read(first_file(&folder)).unwrap();
+    bytes[end + 100] ^= 1;
+    // Of three frames the first is broken; the one that takes its place has its length.
+    let torn = bytes.len() - end;
+    assert_eq!(check_goes_on_after(&bytes, 1).torn_bytes, torn as u64);
+}
+
+#[test]
+fn a_recycled_file_shows_nothing_of_its_earlier_life() {
+    let folder = tempfile::tempdir().unwrap();
+    let Opened { log, .. } = open(&folder);
+    for n in 0..100 {
+        log.commit(&small(1 + 2 * n), true).unwrap();
+    }
+    log.prepare_spare().unwrap();
+    // Fills the prepared file, and ends up in the next one.
+    for n in 100..400 {
+        log.commit(&small(1 + 2 * n), true).unwrap();
+    }
+    let segments = log.segments();
+    assert_eq!(segments.len(), 3);
+    log.drop_segment(&segments[1]).unwrap();
+    assert_eq!(log.spares.lock().count(), 1, "a whole file is kept");
+    let last = log.commit(&small(801), true).unwrap();
+    let recycled = log.segments().pop().unwrap();
+    assert_eq!(
+        (recycled.header.frame, recycled.length()),
+        (last, SEGMENT_BYTES)
+    );
+    assert_eq!(log.load(&[Position(300)]).unwrap(), [None]);
+    drop(log);
+    let log = Log::open(folder.path(), SEGMENT_BYTES).unwrap();
+    let mut records = Vec::new();
+    let replayed = log.replay(last - 1, 1, 1, &mut |group| {
+        records.extend(group);
+        Ok(())
+    });
+    assert_eq!(
+        replayed.unwrap(),
+        Replayed {
+            next_position: 803,
+            torn_bytes: 0
+        }
+    );
+    assert_eq!(records, small(801).records);
+}
+
+#[test]
+fn a_reader_of_a_recycled_file_finds_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let Opened { log, .. } = open(&folder);
+    log.commit(&group(1..40), true).unwrap();
+    log.commit(&group(40..80), true).unwrap();
+    let old = log.segments().remove(0);
+    log.drop_segment(&old).unwrap();
+    fs::write(&old.path, vec![7; SEGMENT_BYTES as usize]).unwrap();
+    log.segments.write().insert(0, old);
+    assert_eq!(log.load(&[Position(5)]).unwrap().len(), 1);
+}
+
+#[test]
+fn a_missing_segment_is_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let Opened { log, .. } = open(&folder);
+    for n in 0..5 {
+        log.commit(&group(1 + 50 * n..51 + 50 * n), true).unwrap();
+    }
+    let segments = log.segments();
+    assert!(segments.len() >= 4);
+    drop(log);
+    fs::remove_file(&segments[1].path).unwrap();
+    assert!(matches!(try_open(&folder), Err(StoreError::Damaged { .. })));
+    for segment in segments {
+        let _ = fs::remove_file(&segment.path);
+    }
+    let log = Log::open(folder.path(), SEGMENT_BYTES).unwrap();
+    let replayed = log.replay(5, 1, 1, &mut |_| Ok(()));
+    assert!(matches!(replayed, Err(StoreError::Damaged { .. })));
+}
+
+#[test]
+fn a_finished_segment_without_its_seal_is_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let Opened { log, .. } = open(&folder);
+    for n in 0..5 {
+        log.commit(&group(1 + 50 * n..51 + 50 * n), true).unwrap();
+    }
+    let first = log.segments().remove(0);
+    drop(log);
+    let length = fs::metadata(&first.path).unwrap().len();
+    fs::File::options()
+        .write(true)
+        .open(&first.path)
+        .unwrap()
+        .set_len(length - 1)
+        .unwrap();
+    assert!(matches!(try_open(&folder), Err(StoreError::Damaged { .. })));
+}
+
+#[test]
+fn a_rotten_message_is_never_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let Opened { log, .. } = open(&folder);
+    log.commit(&group(1..31), true).unwrap();
+    let path = first_file(&folder);
+    let mut bytes = fs::read(&path).unwrap();
+    let payload = message(7, 1_000).payload.clone();
+    let at = bytes
+        .windows(64)
+        .position(|window| window == &payload[..64])
+        .unwrap();
+    bytes[at + 50] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let error = log.load(&[Position(7)]).unwrap_err();
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+    assert!(error.to_string().contains("message 7"), "{error}");
+    assert_eq!(log.load(&[Position(8)]).unwrap(), [Some(message(8, 1_000))]);
+}
+
+#[test]
+fn records_without_messages_find_no_message() {
+    let folder = tempfile::tempdir().unwrap();
+    let Opened { log, .. } = open(&folder);
+    let removed = |seq| Record::Removed {
+        queue: QueueId(1),
+        seq: Seq(seq),
+    };
+    let empty = |seq, next| Group {
+        messages: Vec::new(),
+        records: vec![removed(seq); 3_000],
+        next_position: Position(next),
+    };
+    log.commit(&small(1), false).unwrap();
+    for seq in 0..60 {
+        log.commit(&empty(seq, 3), false).unwrap();
+    }
+    log.commit(&small(3), false).unwrap();
+    for seq in 0..60 {
+        log.commit(&empty(seq, 9), false).unwrap();
+    }
+    log.commit(&small(9), false).unwrap();
+    assert!(log.segments().len() > 3);
+    let loaded = log
+        .load(&[1, 2, 3, 4, 5, 8, 9, 10, 11].map(Position))
+        .unwrap();
+    let there: Vec<_> = loaded.iter().map(Option::is_some).collect();
+    assert_eq!(
+        there,
+        [true, true, true, true, false, false, true, true, false]
+    );
+}
