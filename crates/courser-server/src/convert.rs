@@ -201,4 +201,4 @@ pub(crate) fn beginning(text: &str, max: usize) -> &str {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

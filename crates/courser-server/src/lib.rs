@@ -14,6 +14,7 @@ mod metrics;
 mod serve;
 mod service;
 mod status;
+mod wire;
 
 use courser_core::limits::PAYLOAD_BYTES_DEFAULT;
 #[cfg(doc)]

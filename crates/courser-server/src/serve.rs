@@ -13,7 +13,7 @@
 use std::{future::Future, io};
 
 use courser_engine::{BrokerHandle, tasks};
-use courser_proto::v1::{admin_server::AdminServer, broker_server::BrokerServer};
+use courser_proto::v1::admin_server::AdminServer;
 use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tonic::transport::server::Router;
 
@@ -23,7 +23,7 @@ use crate::{
     connection::{Listener, Patience},
     health::HealthView,
     http, limits,
-    service::{AdminService, BrokerService},
+    service::{AdminService, BrokerFace, BrokerService},
 };
 
 /// Why the faces ended by themselves.
@@ -171,11 +171,7 @@ fn services(handle: &BrokerHandle, options: &ServerOptions) -> Result<Router, Se
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
     let router = transport()
-        .add_service(
-            BrokerServer::new(broker)
-                .max_decoding_message_size(request_bytes_max)
-                .max_encoding_message_size(answer_bytes_max),
-        )
+        .add_service(BrokerFace::new(broker, options.max_message_bytes))
         .add_service(
             AdminServer::new(admin)
                 .max_decoding_message_size(request_bytes_max)

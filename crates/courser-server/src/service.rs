@@ -4,12 +4,13 @@ mod admin;
 mod broker;
 mod confirms;
 mod deliveries;
+mod face;
 mod watch;
 
 use courser_engine::request::Health;
 use tokio::sync::watch::Receiver;
 
-pub(crate) use self::{admin::AdminService, broker::BrokerService};
+pub(crate) use self::{admin::AdminService, broker::BrokerService, face::BrokerFace};
 
 /// Returns when the broker shuts down.
 async fn shut_down(mut health: Receiver<Health>) {

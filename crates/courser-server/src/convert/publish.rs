@@ -8,11 +8,10 @@ use courser_core::{
     message::{Attributes, NewMessage},
     name::check_name,
 };
-use courser_engine::request::{Confirm, Publish, Published};
+use courser_engine::request::{Publish, Published};
 use courser_proto::v1;
 
 use super::{Checked, InvalidField, count_at_most, durability_from_proto, text_at_most, too_long};
-use crate::status;
 
 /// A request to publish, of payloads of at most `payload_bytes_max` each.
 pub(crate) fn publish_from_proto(
@@ -146,20 +145,4 @@ pub(crate) fn published_to_proto(published: Vec<Published>) -> Vec<v1::PublishRe
             queues: published.queues,
         })
         .collect()
-}
-
-pub(crate) fn confirm_to_proto(confirm: Confirm) -> v1::Confirm {
-    let number = confirm.number;
-    match confirm.result {
-        Ok(published) => v1::Confirm {
-            number,
-            results: published_to_proto(published),
-            error: None,
-        },
-        Err(error) => v1::Confirm {
-            number,
-            results: Vec::new(),
-            error: Some(status::publish_error_to_proto(&error)),
-        },
-    }
 }

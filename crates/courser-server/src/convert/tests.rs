@@ -801,3 +801,20 @@ fn state_filter_of(state: i32) -> StateFilter {
     };
     peek_from_proto(peek).unwrap().1.state
 }
+
+/// What a confirm is on the wire: `wire` writes it without this.
+pub(crate) fn confirm_to_proto(confirm: Confirm) -> v1::Confirm {
+    let number = confirm.number;
+    match confirm.result {
+        Ok(published) => v1::Confirm {
+            number,
+            results: published_to_proto(published),
+            error: None,
+        },
+        Err(error) => v1::Confirm {
+            number,
+            results: Vec::new(),
+            error: Some(crate::status::publish_error_to_proto(&error)),
+        },
+    }
+}

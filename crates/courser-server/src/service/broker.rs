@@ -2,6 +2,7 @@
 
 use courser_engine::BrokerHandle;
 use courser_proto::v1::{self, broker_server::Broker};
+use tokio_stream::Pending;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{confirms::ConfirmStream, deliveries::DeliveryStream};
@@ -27,12 +28,27 @@ impl BrokerService {
             payload_bytes_max,
         }
     }
+
+    pub(super) fn start_publish_stream(
+        &self,
+        requests: Streaming<v1::PublishStreamRequest>,
+    ) -> ConfirmStream {
+        ConfirmStream::start(&self.handle, requests, self.payload_bytes_max)
+    }
+
+    pub(super) async fn start_subscribe(
+        &self,
+        requests: Streaming<v1::SubscribeRequest>,
+    ) -> Result<DeliveryStream, Status> {
+        DeliveryStream::start(&self.handle, requests).await
+    }
 }
 
 #[tonic::async_trait]
 impl Broker for BrokerService {
-    type PublishStreamStream = ConfirmStream;
-    type SubscribeStream = DeliveryStream;
+    // The two streams are answered by `BrokerFace`, whose answers are of other types.
+    type PublishStreamStream = Pending<Result<v1::PublishStreamResponse, Status>>;
+    type SubscribeStream = Pending<Result<v1::SubscribeResponse, Status>>;
 
     async fn publish(
         &self,
@@ -53,23 +69,19 @@ impl Broker for BrokerService {
 
     async fn publish_stream(
         &self,
-        request: Request<Streaming<v1::PublishStreamRequest>>,
-    ) -> Result<Response<ConfirmStream>, Status> {
-        let requests = request.into_inner();
-        Ok(Response::new(ConfirmStream::start(
-            &self.handle,
-            requests,
-            self.payload_bytes_max,
-        )))
+        _request: Request<Streaming<v1::PublishStreamRequest>>,
+    ) -> Result<Response<Self::PublishStreamStream>, Status> {
+        Err(Status::unimplemented(
+            "the face answers this before it comes here",
+        ))
     }
 
     async fn subscribe(
         &self,
-        request: Request<Streaming<v1::SubscribeRequest>>,
-    ) -> Result<Response<DeliveryStream>, Status> {
-        let requests = request.into_inner();
-        Ok(Response::new(
-            DeliveryStream::start(&self.handle, requests).await?,
+        _request: Request<Streaming<v1::SubscribeRequest>>,
+    ) -> Result<Response<Self::SubscribeStream>, Status> {
+        Err(Status::unimplemented(
+            "the face answers this before it comes here",
         ))
     }
 

@@ -23,9 +23,10 @@ use tonic::{Status, Streaming};
 
 use super::shut_down;
 use crate::{
-    convert::{confirm_to_proto, publish_from_proto},
+    convert::publish_from_proto,
     limits,
     status::{internal, shutting_down},
+    wire::ConfirmFrame,
 };
 
 /// The answers of one PublishStream. Ends when all requests are read and answered.
@@ -64,16 +65,16 @@ impl ConfirmStream {
     }
 
     /// What was taken, as much of it as goes into one answer.
-    fn answer(&mut self) -> v1::PublishStreamResponse {
+    fn answer(&mut self) -> ConfirmFrame {
         let mut results = 0;
         let fits = |confirm: &&Confirm| {
             results += confirm.result.as_ref().map_or(1, Vec::len);
             results <= limits::RESULTS_AT_ONCE
         };
         let count = self.taken.iter().take_while(fits).count().max(1);
-        let confirms: Vec<_> = self.taken.drain(..count).map(confirm_to_proto).collect();
+        let confirms: Vec<_> = self.taken.drain(..count).collect();
         self.window.answered(confirms.len());
-        v1::PublishStreamResponse { confirms }
+        ConfirmFrame(confirms)
     }
 
     fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<Option<Status>> {
@@ -90,7 +91,7 @@ impl ConfirmStream {
 }
 
 impl Stream for ConfirmStream {
-    type Item = Result<v1::PublishStreamResponse, Status>;
+    type Item = Result<ConfirmFrame, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         if self.taken.is_empty() {

@@ -17,10 +17,10 @@ use std::{
 
 use courser_engine::{
     BrokerHandle, Settler, Subscription,
-    request::{Delivery, Ended, Event, Settled, Settlement, Verdict},
+    request::{Delivery, Ended, Event, Settlement, Verdict},
     tasks,
 };
-use courser_proto::v1::{self, subscribe_request, subscribe_response};
+use courser_proto::v1::{self, subscribe_request};
 use tokio::{
     runtime::Handle,
     task::JoinHandle,
@@ -30,11 +30,10 @@ use tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
 use crate::{
-    convert::{
-        InvalidField, delivery_to_proto, open_from_proto, settled_to_proto, settlements_from_proto,
-    },
+    convert::{InvalidField, open_from_proto, settlements_from_proto},
     limits,
     status::{ended_to_status, internal, not_opened, queue_error_to_status, shutting_down},
+    wire::DeliveryFrame,
 };
 
 /// The answers of one subscription.
@@ -54,11 +53,9 @@ pub(crate) struct DeliveryStream {
     heartbeat: Pin<Box<Sleep>>,
 }
 
-/// What goes out at once.
-enum Frame {
-    Deliveries(Vec<Delivery>),
-    Settled(Settled),
-    Heartbeat,
+/// What is next: something to send, or the end.
+enum Next {
+    Frame(DeliveryFrame),
     End(Option<Status>),
 }
 
@@ -89,13 +86,13 @@ impl DeliveryStream {
         })
     }
 
-    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Frame> {
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Next> {
         if let Some(reader) = &mut self.reader
             && let Poll::Ready(ended) = Pin::new(reader).poll(context)
         {
             self.reader = None;
             if let Err(status) = ended.unwrap_or_else(|_| Err(internal())) {
-                return Poll::Ready(Frame::End(Some(status)));
+                return Poll::Ready(Next::End(Some(status)));
             }
         }
         loop {
@@ -103,11 +100,11 @@ impl DeliveryStream {
                 return Poll::Ready(frame);
             }
             if self.reader.is_none() && self.unanswered.load(Ordering::Acquire) == 0 {
-                return Poll::Ready(Frame::End(None));
+                return Poll::Ready(Next::End(None));
             }
             if self.poll_events(context).is_pending() {
                 ready!(self.heartbeat.as_mut().poll(context));
-                return Poll::Ready(Frame::Heartbeat);
+                return Poll::Ready(Next::Frame(DeliveryFrame::Heartbeat));
             }
         }
     }
@@ -126,21 +123,23 @@ impl DeliveryStream {
     }
 
     /// The next frame of what was taken; none when nothing of it is to go out.
-    fn next_frame(&mut self) -> Option<Frame> {
+    fn next_frame(&mut self) -> Option<Next> {
         loop {
             match self.taken.pop_front()? {
                 Event::Deliveries(deliveries) => {
                     let deliveries = self.wanted(deliveries);
                     if !deliveries.is_empty() {
-                        return Some(Frame::Deliveries(self.merged(deliveries)));
+                        return Some(Next::Frame(DeliveryFrame::Deliveries(
+                            self.merged(deliveries),
+                        )));
                     }
                 }
                 Event::Settled(settled) => {
                     self.unanswered.fetch_sub(1, Ordering::AcqRel);
-                    return Some(Frame::Settled(settled));
+                    return Some(Next::Frame(DeliveryFrame::Settled(settled)));
                 }
                 Event::Ended(ended) => {
-                    return Some(Frame::End(Some(ended_to_status(ended, &self.queue))));
+                    return Some(Next::End(Some(ended_to_status(ended, &self.queue))));
                 }
             }
         }
@@ -201,21 +200,23 @@ impl DeliveryStream {
 }
 
 impl Stream for DeliveryStream {
-    type Item = Result<v1::SubscribeResponse, Status>;
+    type Item = Result<DeliveryFrame, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         if self.subscription.is_none() {
             return Poll::Ready(None);
         }
-        let frame = ready!(self.poll_frame(context));
-        if let Frame::End(status) = frame {
-            self.end();
-            return Poll::Ready(status.map(Err));
+        match ready!(self.poll_frame(context)) {
+            Next::Frame(frame) => {
+                let next = Instant::now() + limits::HEARTBEAT_INTERVAL;
+                self.heartbeat.as_mut().reset(next);
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Next::End(status) => {
+                self.end();
+                Poll::Ready(status.map(Err))
+            }
         }
-        self.heartbeat
-            .as_mut()
-            .reset(Instant::now() + limits::HEARTBEAT_INTERVAL);
-        Poll::Ready(Some(Ok(frame_to_proto(frame))))
     }
 }
 
@@ -237,23 +238,6 @@ fn bytes_of(deliveries: &[Delivery]) -> u64 {
         .iter()
         .map(|delivery| u64::from(delivery.message.size()))
         .sum()
-}
-
-fn frame_to_proto(frame: Frame) -> v1::SubscribeResponse {
-    let kind = match frame {
-        Frame::Deliveries(deliveries) => {
-            let deliveries = deliveries.iter().map(delivery_to_proto).collect();
-            Some(subscribe_response::Kind::Deliveries(v1::Deliveries {
-                deliveries,
-            }))
-        }
-        Frame::Settled(settled) => {
-            Some(subscribe_response::Kind::Settled(settled_to_proto(settled)))
-        }
-        Frame::Heartbeat => Some(subscribe_response::Kind::Heartbeat(v1::Heartbeat {})),
-        Frame::End(_) => None,
-    };
-    v1::SubscribeResponse { kind }
 }
 
 fn first_open(request: Option<v1::SubscribeRequest>) -> Result<v1::Open, InvalidField> {

@@ -1,0 +1,106 @@
+//! Fields as protobuf lays them out. One that has its default is left out, as prost does it.
+
+use bytes::BufMut;
+use courser_core::{message::MessageId, time::Timestamp};
+use prost::encoding::{encode_varint, encoded_len_varint};
+use uuid::Uuid;
+
+/// All our fields have numbers below 16, so a key is one byte.
+const KEY_BYTES: usize = 1;
+
+const VARINT: u8 = 0;
+const FIXED64: u8 = 1;
+const LENGTH: u8 = 2;
+
+/// The bytes of a field of `bytes` bytes, its length included.
+pub(super) fn nested_len(bytes: usize) -> usize {
+    KEY_BYTES + encoded_len_varint(bytes as u64) + bytes
+}
+
+/// Writes the beginning of a field of `bytes` bytes.
+pub(super) fn write_nested(number: u8, bytes: usize, buffer: &mut impl BufMut) {
+    buffer.put_u8(number << 3 | LENGTH);
+    encode_varint(bytes as u64, buffer);
+}
+
+pub(super) fn bytes_len(value: &[u8]) -> usize {
+    if value.is_empty() {
+        0
+    } else {
+        nested_len(value.len())
+    }
+}
+
+pub(super) fn write_bytes(number: u8, value: &[u8], buffer: &mut impl BufMut) {
+    if !value.is_empty() {
+        write_nested(number, value.len(), buffer);
+        buffer.put_slice(value);
+    }
+}
+
+pub(super) fn fixed64_len(value: u64) -> usize {
+    if value == 0 { 0 } else { KEY_BYTES + 8 }
+}
+
+pub(super) fn write_fixed64(number: u8, value: u64, buffer: &mut impl BufMut) {
+    if value != 0 {
+        buffer.put_u8(number << 3 | FIXED64);
+        buffer.put_u64_le(value);
+    }
+}
+
+pub(super) fn varint_len(value: u64) -> usize {
+    if value == 0 {
+        0
+    } else {
+        KEY_BYTES + encoded_len_varint(value)
+    }
+}
+
+pub(super) fn write_varint(number: u8, value: u64, buffer: &mut impl BufMut) {
+    if value != 0 {
+        buffer.put_u8(number << 3 | VARINT);
+        encode_varint(value, buffer);
+    }
+}
+
+/// Seconds and nanoseconds of a moment.
+fn parts(timestamp: Timestamp) -> (u64, u64) {
+    let micros = timestamp.as_micros();
+    (micros / 1_000_000, micros % 1_000_000 * 1_000)
+}
+
+/// The bytes of a google.protobuf.Timestamp field.
+pub(super) fn timestamp_len(timestamp: Timestamp) -> usize {
+    let (seconds, nanos) = parts(timestamp);
+    nested_len(varint_len(seconds) + varint_len(nanos))
+}
+
+pub(super) fn write_timestamp(number: u8, timestamp: Timestamp, buffer: &mut impl BufMut) {
+    let (seconds, nanos) = parts(timestamp);
+    write_nested(number, varint_len(seconds) + varint_len(nanos), buffer);
+    write_varint(1, seconds, buffer);
+    write_varint(2, nanos, buffer);
+}
+
+/// The bytes of the field with the id of a message.
+pub(super) fn message_id_len(id: &MessageId) -> usize {
+    match id {
+        MessageId::Uuid(_) => nested_len(uuid::fmt::Hyphenated::LENGTH),
+        MessageId::Given(id) => bytes_len(id.as_bytes()),
+    }
+}
+
+pub(super) fn write_message_id(number: u8, id: &MessageId, buffer: &mut impl BufMut) {
+    match id {
+        MessageId::Uuid(uuid) => {
+            let mut text = Uuid::encode_buffer();
+            write_bytes(
+                number,
+                uuid.hyphenated().encode_lower(&mut text).as_bytes(),
+                buffer,
+            );
+        }
+        MessageId::Given(id) => write_bytes(number, id.as_bytes(), buffer),
+    }
+}
