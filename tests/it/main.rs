@@ -1,1 +1,22 @@
-fn main() {}
+//! What Courser promises to its clients, one file per promise, over real gRPC on free ports.
+
+mod harness;
+
+mod bad_input;
+mod consume;
+mod credit;
+mod dead_letter;
+mod disconnect;
+mod faces;
+mod large;
+mod lease;
+mod publish;
+mod publish_stream;
+mod pull;
+mod queues;
+mod restart;
+mod routing;
+mod settle;
+mod shutdown;
+mod streams;
+mod tidy;

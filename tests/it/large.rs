@@ -1,0 +1,86 @@
+//! Messages up to the configured limit go through both ways.
+
+use bytes::Bytes;
+use courser_proto::v1::Message;
+use tonic::Code;
+
+use crate::harness::{Broker, Settings, ack, assert_refused};
+
+const MIB: usize = 1024 * 1024;
+
+fn large(bytes: usize) -> Message {
+    let payload: Vec<u8> = (0..bytes).map(|n| (n % 251) as u8).collect();
+    Message {
+        topic: "files".to_owned(),
+        payload: Bytes::from(payload),
+        ..Default::default()
+    }
+}
+
+/// Publishes once, and takes it over both calls.
+async fn goes_through(broker: &Broker, bytes: usize) {
+    broker.create("files").await;
+    let sent = large(bytes);
+    broker.try_publish(vec![sent.clone()]).await.unwrap();
+    let mut consumer = broker.subscribe("files").await;
+    let delivery = consumer.next().await;
+    assert!(
+        delivery.message.as_ref().unwrap().payload == sent.payload,
+        "the payload is another"
+    );
+    consumer.settle(crate::harness::release(&delivery)).await;
+    drop(consumer);
+    let delivery = broker.pull("files").await;
+    assert!(
+        delivery.message.as_ref().unwrap().payload == sent.payload,
+        "the payload is another"
+    );
+    broker.settle(ack(&delivery)).await;
+    broker.assert_nothing_ready("files").await;
+}
+
+#[tokio::test]
+async fn four_mebibytes_go_through_by_default_and_not_a_byte_more() {
+    let broker = Broker::start().await;
+    goes_through(&broker, 4 * MIB).await;
+    let refused = broker
+        .try_publish(vec![large(4 * MIB + 1)])
+        .await
+        .unwrap_err();
+    assert_refused(&refused, Code::InvalidArgument, "payload");
+}
+
+#[tokio::test]
+async fn sixty_four_mebibytes_go_through_when_configured() {
+    let settings = Settings {
+        max_message_bytes: Some(64 * MIB),
+    };
+    let broker = Broker::start_with(settings).await;
+    goes_through(&broker, 64 * MIB).await;
+    let refused = broker
+        .try_publish(vec![large(64 * MIB + 1)])
+        .await
+        .unwrap_err();
+    assert_refused(&refused, Code::InvalidArgument, "payload");
+}
+
+#[tokio::test]
+async fn a_request_holds_sixteen_mebibytes_at_most() {
+    let broker = Broker::start().await;
+    broker.create("files").await;
+    let messages = vec![large(4 * MIB - 4096); 4];
+    assert_eq!(broker.try_publish(messages).await.unwrap().len(), 4);
+    // The bytes of payloads and of what is around them count together.
+    let refused = broker
+        .try_publish(vec![large(4 * MIB); 4])
+        .await
+        .unwrap_err();
+    assert_refused(&refused, Code::InvalidArgument, "messages");
+    // Far beyond that the request is not even read.
+    let refused = broker
+        .try_publish(vec![large(4 * MIB); 10])
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), Code::OutOfRange, "{refused:?}");
+    assert_eq!(broker.stats("files").await.ready, 4);
+}
