@@ -3,11 +3,21 @@
 use std::time::Duration;
 
 use courser_proto::v1::{admin_client::AdminClient, broker_client::BrokerClient};
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    Code,
+    transport::{Channel, Endpoint},
+};
 use tonic_health::pb::{HealthCheckRequest, health_check_response, health_client::HealthClient};
 
-use crate::{error::Error, subscription::ConsumerOptions, time::to_wire_duration, wire};
+use crate::{
+    error::{Error, Refusal},
+    subscription::ConsumerOptions,
+    time::to_wire_duration,
+    wire,
+};
 
+/// Bytes of the largest payload that any broker can be configured for.
+const PAYLOAD_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes of the largest answer or request: a message of the largest size that a broker can be
 /// configured for, and room for what is around it.
 const MESSAGE_BYTES_MAX: usize = 72 * 1024 * 1024;
@@ -96,6 +106,7 @@ impl Client {
         &self,
         request: wire::PublishRequest,
     ) -> Result<Vec<wire::PublishResult>, Error> {
+        request.messages.iter().try_for_each(check_size)?;
         Ok(self
             .broker
             .clone()
@@ -158,6 +169,20 @@ impl Client {
             .into_inner();
         Ok(answer.status() == health_check_response::ServingStatus::Serving)
     }
+}
+
+/// A message that no broker can take is refused here, where there is a sentence for it: encoding it
+/// would break the connection.
+pub(crate) fn check_size(message: &wire::Message) -> Result<(), Error> {
+    if message.payload.len() <= PAYLOAD_BYTES_MAX {
+        return Ok(());
+    }
+    let bytes = message.payload.len();
+    Err(Error::Refused(Box::new(Refusal {
+        code: Code::InvalidArgument,
+        reason: "PAYLOAD_TOO_LARGE".to_owned(),
+        message: format!("a payload must have at most {PAYLOAD_BYTES_MAX} bytes, has {bytes}"),
+    })))
 }
 
 fn endpoint(url: &str, options: &ConnectOptions) -> Result<Endpoint, Error> {

@@ -15,7 +15,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use crate::{
     batch::{Batch, Confirmation},
-    client::Client,
+    client::{Client, check_size},
     error::Error,
     publish::PublishConfirms,
     wire::{Confirm, Durability, Message, PublishStreamRequest},
@@ -83,8 +83,10 @@ impl Publisher {
     /// a whole batch for one of its messages; then each of them has the same error.
     ///
     /// # Errors
-    /// Why the stream ended, when it has.
+    /// `Refused`: the message is larger than any broker takes. Otherwise why the stream ended, when it
+    /// has.
     pub async fn publish(&self, message: Message) -> Result<Confirmation, Error> {
+        check_size(&message)?;
         let shared = &*self.shared;
         let bytes = shared.bytes(&message);
         let messages_permit = shared.acquire(&shared.messages_window, 1).await?;

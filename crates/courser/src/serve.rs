@@ -8,10 +8,10 @@
 
 use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use courser_engine::{BrokerHandle, request::Health};
+use courser_engine::BrokerHandle;
 use courser_store::{Store, StoreError};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::timeout};
-use tracing::{error, warn};
+use tracing::warn;
 
 pub use crate::config::Config;
 
@@ -86,7 +86,6 @@ impl Broker {
         let options = courser_server::ServerOptions {
             max_message_bytes: config.max_message_bytes,
             version: env!("CARGO_PKG_VERSION"),
-            ..courser_server::ServerOptions::default()
         };
         let serving = courser_server::serve(handle.clone(), options, grpc, http, shutdown);
         let server = tokio::spawn(async {
@@ -94,7 +93,6 @@ impl Broker {
                 .await
                 .map_err(|error| Error::Serve(error.to_string()))
         });
-        tokio::spawn(tell_of_failure(handle.clone()));
         Ok(Running {
             grpc_addr,
             http_addr,
@@ -177,22 +175,4 @@ async fn recover(config: &Config) -> Result<BrokerHandle, Error> {
 fn open_store(data_dir: &Path) -> Result<Arc<dyn Store>, StoreError> {
     let options = courser_store::DiskOptions::default();
     Ok(Arc::new(courser_store::DiskStore::open(data_dir, options)?))
-}
-
-/// Logs it when the store stops taking writes. The broker goes on, to let what it has be read.
-async fn tell_of_failure(handle: BrokerHandle) {
-    let mut health = handle.health();
-    drop(handle);
-    loop {
-        if let Health::StoreFailed(reason) = &*health.borrow_and_update() {
-            error!(
-                reason,
-                "the store failed; nothing more is taken until a restart"
-            );
-            return;
-        }
-        if health.changed().await.is_err() {
-            return;
-        }
-    }
 }

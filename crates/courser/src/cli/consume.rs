@@ -89,8 +89,16 @@ impl Consume {
                 break;
             }
             left -= deliveries.len() as u64;
-            self.print(output, &deliveries)?;
             let leases = deliveries.iter().map(|delivery| delivery.lease_id);
+            if let Err(error) = self.print(output, &deliveries) {
+                // Nobody saw them, for example because `head` had enough.
+                let release = Settle {
+                    release: leases.collect(),
+                    ..Settle::default()
+                };
+                settle(client, release).await?;
+                return Err(error.into());
+            }
             if self.release {
                 held.extend(leases);
             } else {

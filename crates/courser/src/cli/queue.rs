@@ -131,7 +131,7 @@ impl Queue {
         match self {
             Self::Create { name, flags } => create(client, output, name, &flags).await?,
             Self::List { prefix } => {
-                show::print_queues(output, &client.list_queues(prefix).await?)?
+                show::print_queues(output, &client.list_queues(prefix).await?)?;
             }
             Self::Show { name } => show::print_queue(output, &client.get_queue(name).await?)?,
             Self::Update { name, flags } => update(client, output, name, &flags).await?,

@@ -19,6 +19,20 @@ fn it_ends_in_order_on_both_signals() {
 }
 
 #[test]
+fn clients_that_wait_do_not_hold_up_its_end() {
+    let (broker, _folder) = broker();
+    broker.courser(&["queue", "create", "q"]).done();
+    broker.courser(&["publish", "q", "one"]).done();
+    let mut follow = broker.spawn(&["consume", "q", "--follow"]);
+    assert_eq!(follow.line(), "one");
+    broker.signal("-TERM");
+    let (code, log) = broker.ended();
+    assert_eq!(code, 0, "{log}");
+    assert!(!log.contains("held up"), "{log}");
+    assert_ne!(follow.ended(), 0);
+}
+
+#[test]
 fn it_keeps_what_was_confirmed_over_a_restart_and_a_kill() {
     let folder = tempfile::tempdir().unwrap();
     let broker = Broker::start(folder.path());

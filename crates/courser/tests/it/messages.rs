@@ -176,3 +176,29 @@ fn a_queue_that_is_not_there_is_told() {
         .courser(&["consume", "q", "--follow", "--wait", "1s"])
         .failed(2);
 }
+
+#[test]
+fn a_payload_that_is_too_large_is_refused_with_its_size() {
+    let (broker, _folder) = broker();
+    broker.courser(&["queue", "create", "q"]).done();
+    for bytes in [5_000_000, 65 * 1024 * 1024] {
+        let said = broker
+            .courser_with(&vec![b'x'; bytes], &["publish", "q", "-"])
+            .failed(1);
+        assert!(said.contains(&bytes.to_string()), "{said}");
+    }
+}
+
+#[test]
+fn follow_ends_on_an_interrupt_with_everything_settled() {
+    let (broker, _folder) = broker();
+    publish_two(&broker);
+    let mut follow = broker.spawn(&["consume", "q", "--follow"]);
+    assert_eq!([follow.line(), follow.line()], ["one", "two"]);
+    follow.signal("-INT");
+    assert_eq!(follow.ended(), 0);
+    assert_eq!(
+        (broker.stat("q", "leased"), broker.stat("q", "ready")),
+        (0, 0)
+    );
+}

@@ -3,7 +3,7 @@
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
     thread,
 };
 
@@ -138,6 +138,17 @@ impl Broker {
         run(command, stdin)
     }
 
+    /// Starts a command that does not end by itself.
+    pub(crate) fn spawn(&self, arguments: &[&str]) -> Follow {
+        let mut command = binary(arguments);
+        command
+            .env("COURSER_SERVER", &self.url)
+            .stdout(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        let stdout = BufReader::new(process.stdout.take().unwrap());
+        Follow { process, stdout }
+    }
+
     /// Asks for JSON.
     pub(crate) fn json(&self, arguments: &[&str]) -> Value {
         self.courser(&[arguments, &["--output", "json"]].concat())
@@ -174,6 +185,41 @@ impl Drop for Broker {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+    }
+}
+
+fn send(signal: &str, process: &Child) {
+    let pid = process.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args([signal, &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+}
+
+/// A command that goes on until it is told to end.
+pub(crate) struct Follow {
+    process: Child,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Follow {
+    /// Waits for the next line that it prints.
+    pub(crate) fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    pub(crate) fn signal(&self, signal: &str) {
+        send(signal, &self.process);
+    }
+
+    /// Waits for its end; answers the exit code.
+    pub(crate) fn ended(mut self) -> i32 {
+        self.process.wait().unwrap().code().unwrap_or(-1)
     }
 }
 
