@@ -33,7 +33,21 @@ impl HealthView {
         if self.closing.is_given() {
             return Health::ShuttingDown;
         }
-        self.handle.health().borrow().clone()
+        let health = self.handle.health();
+        let now = health.borrow().clone();
+        // An engine that came to harm leaves without a word.
+        match now {
+            Health::Serving if health.has_changed().is_err() => {
+                Health::StoreFailed("the broker has ended".to_owned())
+            }
+            now => now,
+        }
+    }
+
+    /// Returns when the engine has ended, for whatever reason.
+    pub(crate) async fn ended(self) {
+        let mut changes = self.handle.health();
+        while changes.changed().await.is_ok() {}
     }
 
     /// Reports for as long as the broker lives, whenever something changes. Afterwards nothing is

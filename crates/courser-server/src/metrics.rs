@@ -11,7 +11,7 @@ use courser_core::histogram::Histogram;
 use courser_engine::request::Snapshot;
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeGaugeValue, MetricEncoder, NoLabelSet, text},
+    encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text},
     metrics::MetricType,
     registry::Registry,
 };
@@ -152,11 +152,7 @@ impl Figures {
             help,
             self.snapshot.last_position.0,
         )?;
-        let uptime = self
-            .snapshot
-            .now
-            .since(self.snapshot.started_at)
-            .as_secs_f64();
+        let uptime = self.snapshot.now.since(self.snapshot.started_at).as_secs();
         gauge(
             encoder,
             "courser_uptime_seconds",
@@ -177,12 +173,7 @@ fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u
     encode_counter(&mut metric, value)
 }
 
-fn gauge(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    value: impl EncodeGaugeValue,
-) -> fmt::Result {
+fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
     encoder
         .encode_descriptor(name, help, None, MetricType::Gauge)?
         .encode_gauge(&value)

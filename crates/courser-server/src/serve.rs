@@ -38,6 +38,9 @@ pub enum ServeError {
     /// What server reflection tells of the contract could not be made.
     #[error("the contract cannot be reflected: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// The engine ended while it was served.
+    #[error("the broker ended by itself")]
+    BrokerEnded,
     /// A task of ours came to harm.
     #[error("a face ended by itself")]
     Ended,
@@ -59,11 +62,12 @@ pub async fn serve(
     let health = HealthView::new(handle.clone(), signals.closing.clone());
     let mut faces = Faces {
         grpc: start_grpc(&handle, &options, grpc, health.clone(), &signals)?,
-        http: http.map(|http| start_http(&handle, &options, http, health, &signals)),
+        http: http.map(|http| start_http(&handle, &options, http, health.clone(), &signals)),
     };
     let early = tokio::select! {
         () = shutdown => None,
         error = faces.ended_early() => Some(error),
+        () = health.ended() => Some(ServeError::BrokerEnded),
     };
     tracing::info!("shutting down");
     signals.closing.give();

@@ -115,7 +115,7 @@ fn the_broker_and_its_store_have_figures() {
     check(&text, "courser_commit_groups_total 4");
     check(&text, "courser_commit_duration_seconds_count 0");
     check(&text, "courser_store_failed 0");
-    check(&text, "courser_uptime_seconds 2.0");
+    check(&text, "courser_uptime_seconds 2");
     let mut failed = snapshot(Vec::new());
     failed.failure = Some("no space".to_owned());
     check(&super::text(failed, "1"), "courser_store_failed 1");
