@@ -71,6 +71,8 @@ pub struct Broker {
     ended: Vec<ConsumerId>,
     /// Chunks of the index whose queue it does not have: of a checkpoint that did not finish.
     stray_chunks: Vec<(QueueId, ChunkNo)>,
+    /// Consumers for whose connection an entry waits.
+    blocked: Vec<ConsumerId>,
     /// Chunks of the checkpoint on its way.
     checkpointed: Vec<(QueueId, ChunkNo)>,
     /// Entries that came since the last checkpoint began: what memory may have grown by.
@@ -106,6 +108,7 @@ impl Broker {
             sync_records: false,
             deleted_queues: Vec::new(),
             ended: Vec::new(),
+            blocked: Vec::new(),
             stray_chunks: Vec::new(),
             checkpointed: Vec::new(),
             grown: 0,

@@ -75,12 +75,11 @@ impl Broker {
         is_news
     }
 
-    /// Whether an entry waits only for the consumer's connection to take what it was handed.
+    /// Consumers for which, since the last time, an entry waits only for their connection to take what
+    /// it was handed.
     #[must_use]
-    pub fn is_blocked(&self, consumer: ConsumerId) -> bool {
-        self.consumers
-            .get(&consumer)
-            .is_some_and(Consumer::is_blocked)
+    pub fn drain_blocked(&mut self) -> Vec<ConsumerId> {
+        std::mem::take(&mut self.blocked)
     }
 
     /// A consumer is gone. What it holds is given back at once: without blame what its connection had
@@ -141,6 +140,7 @@ impl Broker {
                 leases: &mut self.leases,
                 records: &mut self.records,
                 sync: &mut self.sync_records,
+                blocked: &mut self.blocked,
                 now,
             };
             if hand.serve(queue, end, pager, out) {
@@ -158,6 +158,7 @@ struct Hand<'a> {
     leases: &'a mut Leases,
     records: &'a mut Vec<Record>,
     sync: &'a mut bool,
+    blocked: &'a mut Vec<ConsumerId>,
     now: Timestamp,
 }
 
@@ -259,6 +260,9 @@ impl Hand<'_> {
             }
             count_delivery(queue, &taken, self.now);
             handed += 1;
+        }
+        if consumer.is_blocked() {
+            self.blocked.push(id);
         }
         handed
     }

@@ -142,7 +142,16 @@ impl Disk {
         broker
     }
 
-    /// Queues and chunks that the index holds.
+    /// Whether a checkpoint is on its way.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// How many queues and chunks the index holds.
+    #[allow(
+        dead_code,
+        reason = "for scripts: the model looks at what the broker makes of it"
+    )]
     pub(crate) fn indexed(&self) -> (usize, usize) {
         (self.queues.len(), self.chunks.len())
     }
