@@ -18,6 +18,9 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Streaming, transport::Channel};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 
 struct Server {
     grpc: SocketAddr,
@@ -363,5 +366,107 @@ async fn queues_are_made_changed_listed_and_deleted() {
     assert_eq!(
         (info.queues, info.version.as_str()),
         (4, env!("CARGO_PKG_VERSION"))
+    );
+}
+
+#[tokio::test]
+async fn a_publisher_that_never_reads_its_confirms_is_stopped() {
+    let server = Server::start().await;
+    let channel = server.channel().await;
+    create(&channel, "orders").await;
+    let (sender, requests) = mpsc::channel(1);
+    let confirms = BrokerClient::new(channel)
+        .publish_stream(ReceiverStream::new(requests))
+        .await;
+    let _unread = confirms.unwrap();
+    let mut sent = 0_u64;
+    let request = |number| v1::PublishStreamRequest {
+        number,
+        messages: vec![message("orders", vec![0; 10]); 160],
+        ..v1::PublishStreamRequest::default()
+    };
+    while timeout(Duration::from_secs(1), sender.send(request(sent)))
+        .await
+        .is_ok()
+    {
+        sent += 1;
+        assert!(sent < 5_000, "nobody stops it");
+    }
+    assert!(sent >= 900, "it was stopped after {sent}");
+}
+
+#[tokio::test]
+async fn a_message_of_the_largest_size_goes_through_and_a_larger_one_is_refused() {
+    const MAX: usize = 4 * 1024 * 1024;
+    let server = Server::start().await;
+    let channel = server.channel().await;
+    create(&channel, "orders").await;
+    let mut broker = BrokerClient::new(channel.clone()).max_decoding_message_size(2 * MAX);
+    let messages = vec![message("orders", vec![0; MAX + 1])];
+    let request = v1::PublishRequest {
+        messages,
+        ..v1::PublishRequest::default()
+    };
+    let status = broker.publish(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    let sentence = "messages[0].payload must have at most 4194304 bytes, has 4194305";
+    assert_eq!(status.message(), sentence);
+    publish(&channel, "orders", 1, MAX).await;
+    let request = v1::PullRequest {
+        queue: "orders".to_owned(),
+        ..v1::PullRequest::default()
+    };
+    let pulled = broker.pull(request).await.unwrap().into_inner();
+    assert_eq!(
+        pulled.deliveries[0].message.as_ref().unwrap().payload.len(),
+        MAX
+    );
+    let lease_id = pulled.deliveries[0].lease_id;
+    let settle = v1::Settle {
+        ack: vec![lease_id, 5],
+        ..v1::Settle::default()
+    };
+    let settled = broker
+        .settle(v1::SettleRequest {
+            settle: Some(settle),
+        })
+        .await
+        .unwrap();
+    let settled = settled.into_inner().settled.unwrap();
+    assert_eq!(
+        (settled.ok, settled.refused[0].lease_id),
+        (vec![lease_id], 5)
+    );
+}
+
+#[tokio::test]
+async fn health_is_told_for_the_broker_and_each_service() {
+    let server = Server::start().await;
+    let mut health = HealthClient::new(server.channel().await);
+    for service in ["", "courser.v1.Broker", "courser.v1.Admin"] {
+        let service = service.to_owned();
+        let answer = health.check(HealthCheckRequest { service }).await.unwrap();
+        assert_eq!(answer.into_inner().status(), ServingStatus::Serving);
+    }
+}
+
+#[tokio::test]
+async fn a_deleted_queue_ends_its_subscriptions() {
+    let server = Server::start().await;
+    let channel = server.channel().await;
+    create(&channel, "orders").await;
+    let (_requests, mut stream) = subscribe(&channel, "orders").await;
+    let request = v1::DeleteQueueRequest {
+        name: "orders".to_owned(),
+        if_empty: false,
+    };
+    AdminClient::new(channel)
+        .delete_queue(request)
+        .await
+        .unwrap();
+    let status = stream.message().await.unwrap_err();
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::NotFound, "queue \"orders\" was deleted")
     );
 }

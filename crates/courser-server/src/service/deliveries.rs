@@ -192,7 +192,9 @@ impl DeliveryStream {
         // While the runtime ends, the leases simply end with it.
         if !unsent.is_empty() && Handle::try_current().is_ok() {
             tasks::spawn("give back", async move {
-                subscription.settler().settle(unsent).await;
+                // A consumer that left many results untaken has no room for one more settle.
+                let settler = subscription.settler();
+                drop(timeout(limits::GIVE_BACK_TIME_MAX, settler.settle(unsent)).await);
                 drop(subscription);
             });
         }
