@@ -208,6 +208,7 @@ impl Hand<'_> {
         };
         // Asked before the queue looks for an entry: of many consumers, most may have no credit.
         if !consumer.has_room() {
+            self.blocked.extend(consumer.is_blocked().then_some(id));
             return 0;
         }
         let lease = consumer

@@ -88,7 +88,7 @@ impl World {
             }
             "taken" | "disconnect" | "detach" => self.client(command, &words),
             "ack" | "release" | "nack" | "reject" | "extend" => self.settle(command, &words),
-            "blocked" => self.broker.is_blocked(self.clients[rest].id).to_string(),
+            "blocked" => show::blocked(self),
             "ended" => show::ended(self),
             "counts" => show::counts(self, words.plain(0).unwrap_or(&self.queue), expected),
             "peek" => self.peek(&words),

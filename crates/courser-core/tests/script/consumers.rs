@@ -84,11 +84,11 @@ fn a_connection_that_takes_nothing_is_handed_a_window_only() {
         publish q 1..10:200000
         subscribe alice slow
         deliver -> alice: 1..5(1)
-        blocked alice -> true
+        blocked -> alice
+        blocked -> nobody
         taken alice 5
-        blocked alice -> false
         deliver -> alice: 6..10(1)
-        blocked alice -> false
+        blocked -> nobody
         ",
     );
 }
@@ -98,11 +98,18 @@ fn the_window_of_a_connection_is_counted_in_messages_too() {
     check(
         "
         queue q
-        publish q 1..5000
+        publish q 1..4096
         subscribe alice slow
-        deliver -> alice: 1..4096(1)
+        subscribe bob credit=1 slow
+        deliver -> alice: 1..64(1), 66..4096(1); bob: 65(1)
+        publish q 5001
+        deliver -> alice: 5001(1)
+        publish q 5002
+        deliver -> nothing
+        blocked -> alice
         taken alice 4
-        deliver -> alice: 4097..4100(1)
+        deliver -> alice: 5002(1)
+        blocked -> nobody
         ",
     );
 }

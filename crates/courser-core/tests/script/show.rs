@@ -1,5 +1,7 @@
 //! What commands answer, as scripts write it.
 
+use std::collections::BTreeSet;
+
 use courser_core::{
     broker::HandOver,
     id::Seq,
@@ -103,6 +105,20 @@ fn colon(what: &str, text: &str) -> String {
         0 => what.to_owned(),
         1..=40 => format!("{what}: {text}"),
         bytes => format!("{what}: {bytes} bytes"),
+    }
+}
+
+/// The names of consumers for which an entry waits for their connection.
+pub(crate) fn blocked(world: &mut World) -> String {
+    let blocked = world.broker.drain_blocked();
+    let names: BTreeSet<_> = blocked
+        .iter()
+        .map(|id| world.name_of(*id).to_owned())
+        .collect();
+    if names.is_empty() {
+        "nobody".to_owned()
+    } else {
+        names.into_iter().collect::<Vec<_>>().join(", ")
     }
 }
 
