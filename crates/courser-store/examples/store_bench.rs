@@ -1,6 +1,6 @@
 //! What the store costs: commits with a sync, draining, checkpoints, reclaiming, and opening again.
 //!
-//! `cargo run --release -p courser-store --features conformance --example store_bench -- FOLDER [GROUPS]`
+//! `cargo run --release -p courser-store --features conformance --example store_bench -- FOLDER [GROUPS] [unsynced]`
 #![allow(clippy::print_stdout, reason = "it reports to people")]
 #![allow(clippy::disallowed_methods, reason = "it measures time")]
 
@@ -18,7 +18,7 @@ use courser_store::{
 const GROUP: u64 = 256;
 
 /// User and system CPU of this process, in seconds.
-fn cpu() -> f64 {
+fn cpu() -> [f64; 2] {
     let stat = std::fs::read_to_string("/proc/self/stat").expect("this runs on Linux");
     let fields: Vec<_> = stat
         .rsplit(')')
@@ -26,14 +26,10 @@ fn cpu() -> f64 {
         .unwrap_or_default()
         .split(' ')
         .collect();
-    let ticks: f64 = fields[12..14]
-        .iter()
-        .filter_map(|field| field.parse::<f64>().ok())
-        .sum();
-    ticks / 100.0
+    [12, 13].map(|at| fields[at].parse::<f64>().unwrap_or_default() / 100.0)
 }
 
-struct Watch(Instant, f64);
+struct Watch(Instant, [f64; 2]);
 
 impl Watch {
     fn start() -> Self {
@@ -41,12 +37,14 @@ impl Watch {
     }
 
     fn report(&self, what: &str, messages: u64) {
-        let (seconds, cpu) = (self.0.elapsed().as_secs_f64(), cpu() - self.1);
-        let (n, micros) = (messages as f64, 1e6);
+        let (seconds, after) = (self.0.elapsed().as_secs_f64(), cpu());
+        let n = messages as f64;
+        let micros = |at: usize| (after[at] - self.1[at]) * 1e6 / n;
         println!(
-            "{what:<34} {seconds:>7.2} s {:>9.0} messages/s {:>6.3} us CPU a message",
+            "{what:<34} {seconds:>7.2} s {:>9.0} messages/s, CPU a message: {:>6.3} us user, {:>6.3} us system",
             n / seconds,
-            cpu * micros / n,
+            micros(0),
+            micros(1),
         );
     }
 }
@@ -120,7 +118,7 @@ fn main() {
     store.recover(&mut Found::default()).expect("it recovers");
     watch.report("open, empty", 1);
 
-    let last = commit_all(&store, count, true);
+    let last = commit_all(&store, count, !args.any(|arg| arg == "unsynced"));
     let messages = count * GROUP;
 
     let watch = Watch::start();

@@ -2,6 +2,7 @@
 
 mod refusals;
 mod suite;
+mod sync;
 
 use std::{
     fs,
