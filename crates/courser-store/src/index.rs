@@ -19,6 +19,7 @@ mod tests;
 
 use std::{
     fs,
+    panic::AssertUnwindSafe,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -78,12 +79,14 @@ impl Index {
         if folder.exists() {
             drop_leftovers(folder)?;
         }
-        let db = sled::Config::new()
+        let config = sled::Config::new()
             .path(folder)
             .cache_capacity(CACHE_BYTES)
             .flush_every_ms(None)
-            .segment_size(SEGMENT_BYTES)
-            .open()
+            .segment_size(SEGMENT_BYTES);
+        // Over a file that rotted sled may panic rather than say so.
+        let db = std::panic::catch_unwind(AssertUnwindSafe(|| config.open()))
+            .map_err(|_| StoreError::damaged(folder, 0, "sled cannot read it"))?
             .map_err(|error| failed(&error))?;
         sync_folder(folder)?;
         let index = Self {

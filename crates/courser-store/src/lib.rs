@@ -63,7 +63,8 @@ pub trait Store: Send + Sync + 'static {
     /// When the disk cannot be read, or a checksum is wrong: a damaged message is never served.
     fn load(&self, positions: &[Position]) -> Result<Vec<Option<Arc<Message>>>, StoreError>;
 
-    /// Reads a chunk as the last finished checkpoint left it.
+    /// Reads a chunk as the last finished checkpoint left it. A chunk that a running checkpoint changes
+    /// may already read as it will be.
     ///
     /// # Errors
     /// When the index cannot be read.
@@ -77,7 +78,8 @@ pub trait Store: Send + Sync + 'static {
     fn checkpoint(&self, checkpoint: &Checkpoint, upto: FrameNo) -> Result<(), StoreError>;
 
     /// Gives disk back, one bounded step at a time: drops segments in which nothing lives, rewrites
-    /// one that is mostly dead. Worth another call while it says `more`.
+    /// one that is mostly dead. Worth another call while it says `more`. Before the first checkpoint
+    /// of this run nothing is dropped.
     ///
     /// # Errors
     /// When a file could not be read, written or dropped.

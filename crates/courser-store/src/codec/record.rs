@@ -229,3 +229,58 @@ fn take_one(reader: &mut Reader<'_>, state: &mut State, tag: u8) -> Result<Recor
         _ => return Err(Malformed("a record is of an unknown kind")),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance::fixture::{entry, noise, note};
+
+    fn records() -> Vec<Record> {
+        let queue = QueueId(1);
+        let mut records: Vec<_> = (1..20)
+            .map(|n| Record::Enqueued(queue, entry(n, n)))
+            .collect();
+        records.extend(
+            (1..20)
+                .rev()
+                .map(|n| Record::Removed { queue, seq: Seq(n) }),
+        );
+        let (from_seq, to, note) = (Seq(3), QueueId(2), Box::new(note(2)));
+        records.push(Record::Moved {
+            from: queue,
+            from_seq,
+            to,
+            entry: entry(1, 3),
+            note,
+        });
+        records
+    }
+
+    #[test]
+    fn runs_of_records_are_small() {
+        let mut out = Vec::new();
+        put_all(&mut out, &records()[..38]);
+        assert!(out.len() < 200, "{} bytes", out.len());
+        assert_eq!(
+            take_all(&mut Reader::new(&out), 38),
+            Ok(records()[..38].to_vec())
+        );
+    }
+
+    #[test]
+    fn bytes_that_were_tampered_with_never_panic() {
+        let mut out = Vec::new();
+        put_all(&mut out, &records());
+        for at in 0..out.len() {
+            for bit in 0..8 {
+                let mut tampered = out.clone();
+                tampered[at] ^= 1 << bit;
+                let _ = take_all(&mut Reader::new(&tampered), records().len());
+            }
+            assert!(take_all(&mut Reader::new(&out[..at]), records().len()).is_err());
+        }
+        for seed in 0..2_000 {
+            let _ = take_all(&mut Reader::new(&noise(seed, 200)), 100);
+        }
+    }
+}

@@ -115,3 +115,38 @@ fn nothing_is_written_after_a_failure() {
     let loaded = store.load(&[courser_core::id::Position(5)]).unwrap();
     assert!(loaded[0].is_some(), "reads go on");
 }
+
+#[test]
+fn a_rotten_index_is_refused_or_harmless() {
+    let mut harness = OnDisk::new();
+    let store = harness.open();
+    recover(&store);
+    let upto = fill(&store, 1, 1_001);
+    store
+        .checkpoint(&checkpoint(1_001, 1..1_001), upto)
+        .unwrap();
+    let good = harness.folder();
+    let bytes = fs::read(good.join("index/db")).unwrap();
+    let used = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    for n in 0..20 {
+        let folder = harness.new_folder();
+        super::copy_folder(&good, &folder);
+        let mut rotten = bytes.clone();
+        rotten[used * n / 20] ^= 0x10;
+        fs::write(folder.join("index/db"), rotten).unwrap();
+        let mut found = crate::conformance::fixture::Found::default();
+        let opened = DiskStore::open(&folder, SMALL).and_then(|store| store.recover(&mut found));
+        if opened.is_ok() {
+            let in_index: usize = found
+                .chunks
+                .iter()
+                .map(|(_, _, chunk)| chunk.entries.len())
+                .sum();
+            assert!(
+                in_index == 1_000 || found.records.len() == 1_000,
+                "byte {}",
+                used * n / 20
+            );
+        }
+    }
+}
