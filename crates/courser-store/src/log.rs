@@ -110,8 +110,7 @@ impl Log {
         self.segments
             .write()
             .retain(|other| !Arc::ptr_eq(other, segment));
-        let is_whole = segment.header.weight.is_none() && segment.length() == self.segment_bytes;
-        if !(is_whole && self.spares.lock().keep(&self.folder, &segment.path)?) {
+        if !self.keep(segment)? {
             fs::remove_file(&segment.path).map_err(|error| segment.io("drop", error))?;
         }
         sync_folder(&self.folder)

@@ -8,10 +8,11 @@
 use std::{
     fs::{self, File},
     io::Write,
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
-use super::{Log, sync_folder};
+use super::{Log, segment::Segment, sync_folder};
 use crate::StoreError;
 
 /// Spare files at most: half a gigabyte in segments of the usual size.
@@ -19,6 +20,9 @@ const SPARES_MAX: usize = 8;
 /// Bytes written at once, and bytes between two syncs: a commit meanwhile waits for few others.
 const STEP_BYTES: usize = 1024 * 1024;
 const SYNC_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Segments started since the last checkpoint before the log counts as loaded.
+const STARTED_QUIETLY: usize = 2;
 
 #[derive(Debug, Default)]
 pub(crate) struct Spares {
@@ -60,19 +64,19 @@ impl Spares {
         self.started_before = std::mem::take(&mut self.started);
     }
 
+    /// Whether one should be filled with zeros. Under load it should not: that would write every byte
+    /// twice, and the next checkpoint will set files free.
+    fn is_wanted(&self) -> bool {
+        self.files.is_empty() && self.started <= STARTED_QUIETLY
+    }
+
     fn wanted(&self) -> usize {
         self.started.max(self.started_before).clamp(1, SPARES_MAX)
     }
 
-    /// Keeps a file for reuse. `false` when there are enough.
-    pub(crate) fn keep(&mut self, folder: &Path, path: &Path) -> Result<bool, StoreError> {
-        if self.files.len() >= self.wanted() {
-            return Ok(false);
-        }
-        let spare = self.new_name(folder);
-        fs::rename(path, &spare).map_err(|error| StoreError::io("rename", path, error))?;
-        self.files.push(spare);
-        Ok(true)
+    /// The path of one spare more; `None` when there are enough.
+    fn room(&mut self, folder: &Path) -> Option<PathBuf> {
+        (self.files.len() < self.wanted()).then(|| self.new_name(folder))
     }
 
     fn new_name(&mut self, folder: &Path) -> PathBuf {
@@ -90,7 +94,8 @@ impl Log {
     /// Makes a spare file if there is none and the log is in use. A full disk is no reason to stop
     /// here: there is no spare then, and the writer finds out when it has to.
     pub(crate) fn prepare_spare(&self) -> Result<(), StoreError> {
-        if self.spares.lock().count() > 0 || !self.is_busy() {
+        let is_wanted = self.spares.lock().is_wanted();
+        if !is_wanted || !self.is_busy() {
             return Ok(());
         }
         let path = self.folder.join("spare.tmp");
@@ -105,6 +110,32 @@ impl Log {
         sync_folder(&self.folder)?;
         spares.files.push(spare);
         Ok(())
+    }
+
+    /// Keeps the file of a segment in which nothing lives for reuse. `false` when there are enough, or
+    /// it is far from the usual size; one that was not prepared lacks a few bytes, which are added.
+    pub(crate) fn keep(&self, segment: &Segment) -> Result<bool, StoreError> {
+        let (bytes, length) = (self.segment_bytes, segment.length());
+        if segment.header.weight.is_some() || length > bytes || length < bytes - bytes / 4 {
+            return Ok(false);
+        }
+        let Some(spare) = self.spares.lock().room(&self.folder) else {
+            return Ok(false);
+        };
+        fs::rename(&segment.path, &spare).map_err(|error| segment.io("rename", error))?;
+        let zeros = vec![0; usize::try_from(bytes - length).unwrap_or_default()];
+        let filled = segment
+            .file
+            .write_all_at(&zeros, length)
+            .and_then(|()| segment.file.sync_all());
+        match filled {
+            Ok(()) => self.spares.lock().files.push(spare),
+            Err(error) => {
+                tracing::warn!(path = %spare.display(), %error, "cannot reuse a segment");
+                fs::remove_file(&spare).map_err(|error| StoreError::io("drop", &spare, error))?;
+            }
+        }
+        Ok(true)
     }
 
     /// Drops spare files beyond those that are wanted.
