@@ -122,7 +122,8 @@ impl Engine {
             .progress
             .changed_at
             .map(|at| at + limits::CHECKPOINT_INTERVAL);
-        let checkpoint = checkpoint.filter(|_| !self.progress.under_way);
+        let may_begin = !self.progress.under_way && self.failure.get().is_none();
+        let checkpoint = checkpoint.filter(|_| may_begin);
         let core = self.broker.poll_timeout();
         checkpoint
             .into_iter()

@@ -167,7 +167,7 @@ fn launch(
         .build()
         .map_err(|source| cannot_start("the engine's runtime", source))?;
     spawn("courser-engine", move || {
-        runtime.block_on(engine.run(threads))
+        runtime.block_on(engine.run(threads));
     })?;
     let on_their_way = Arc::new(Semaphore::new(limits::PUBLISH_KIB_MAX as usize));
     Ok(BrokerHandle {

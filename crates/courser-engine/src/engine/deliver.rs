@@ -49,6 +49,7 @@ impl Engine {
         self.again |= self.with_pager(|broker, pager| {
             broker.poll_deliveries(now, limits::DELIVERIES_PER_TURN, pager, &mut handed)
         });
+        self.note_blocked();
         let mut touched: Vec<ConsumerId> = Vec::new();
         for hand_over in handed {
             let consumer = hand_over.consumer;
@@ -74,7 +75,6 @@ impl Engine {
 
     /// Sends what is complete, and asks for what is not.
     fn flush(&mut self, consumer: ConsumerId, turn: &mut Turn) {
-        self.note_blocked(consumer);
         let Some(outlet) = self.outlets.get_mut(&consumer) else {
             return;
         };
@@ -183,20 +183,19 @@ impl Engine {
 
     // ---- what connections have taken
 
-    /// An entry waits for this consumer's connection: the engine is to be told when it takes more.
-    fn note_blocked(&mut self, consumer: ConsumerId) {
-        if !self.broker.is_blocked(consumer) {
-            return;
-        }
-        let Some(outlet) = self.outlets.get_mut(&consumer) else {
-            return;
-        };
-        let (messages, bytes) = outlet.flow.wait();
-        if self.broker.handle_taken(consumer, messages, bytes) {
-            self.again = true;
-        } else if !outlet.blocked {
-            outlet.blocked = true;
-            self.blocked.push(consumer);
+    /// Entries wait for these consumers' connections: the engine is to be told when they take more.
+    fn note_blocked(&mut self) {
+        for consumer in self.broker.drain_blocked() {
+            let Some(outlet) = self.outlets.get_mut(&consumer) else {
+                continue;
+            };
+            let (messages, bytes) = outlet.flow.wait();
+            if self.broker.handle_taken(consumer, messages, bytes) {
+                self.again = true;
+            } else if !outlet.blocked {
+                outlet.blocked = true;
+                self.blocked.push(consumer);
+            }
         }
     }
 
