@@ -261,6 +261,8 @@ impl Broker {
         let (purged, before, kept) = queue.purge(limit.unwrap_or(u64::MAX), pager);
         queue.totals.purged += purged;
         if purged > 0 {
+            // What goes first now may fit where what went first before did not.
+            self.activate(id);
             self.due
                 .retain(|std::cmp::Reverse((_, of, seq))| *of != id || *seq >= before);
             self.record(

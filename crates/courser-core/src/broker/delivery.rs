@@ -75,6 +75,14 @@ impl Broker {
         is_news
     }
 
+    /// Whether an entry waits only for the consumer's connection to take what it was handed.
+    #[must_use]
+    pub fn is_blocked(&self, consumer: ConsumerId) -> bool {
+        self.consumers
+            .get(&consumer)
+            .is_some_and(Consumer::is_blocked)
+    }
+
     /// Consumers for which, since the last time, an entry waits only for their connection to take what
     /// it was handed.
     #[must_use]

@@ -62,6 +62,7 @@ impl Broker {
                 queue.remove(seq);
                 queue.totals.acked += 1;
                 queue.ack_rate.add(now, 1);
+                self.activate(queue_id);
                 self.record(
                     queue_id,
                     Record::Removed {
@@ -322,6 +323,7 @@ impl Broker {
         let target = self.queues.get_mut(&to).expect("looked up before");
         let entry = target.enqueue(entry.position, now, entry.size, Some(note.clone()));
         self.grown += 1;
+        self.activate(from);
         self.activate(to);
         let note = Box::new(note);
         self.record(

@@ -177,6 +177,29 @@ fn a_big_message_that_fits_nobody_now_waits_for_credit_in_its_place() {
 }
 
 #[test]
+fn what_goes_first_once_the_big_message_is_gone_is_delivered_at_once() {
+    check(
+        "
+        queue q lease=30s
+        publish q a:10, big:5000, c:10, huge:5000, d:10
+        subscribe bob credit=2 lease=10s
+        subscribe alice bytes=1000 lease=1h
+        pause q
+        resume q
+        deliver -> bob: a(1), big(1); alice: c(1)
+        10s deliver -> bob: a(2), big(2)
+        20s detach bob
+        deliver -> alice: a(3)
+        counts q -> ready=3
+        ack bob big
+        deliver -> nothing
+        purge q limit=1 -> 1
+        deliver -> alice: d(1)
+        ",
+    );
+}
+
+#[test]
 fn a_paused_queue_takes_messages_and_delivers_none() {
     check(
         "
