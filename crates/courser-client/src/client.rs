@@ -20,7 +20,7 @@ use crate::{
 const PAYLOAD_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes of the largest answer or request: a message of the largest size that a broker can be
 /// configured for, and room for what is around it.
-const MESSAGE_BYTES_MAX: usize = 72 * 1024 * 1024;
+pub(crate) const MESSAGE_BYTES_MAX: usize = 72 * 1024 * 1024;
 /// Bytes on their way on one stream before the receiver has taken any: at 1 ms of round trip this is
 /// 1 GiB a second.
 const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
@@ -51,6 +51,7 @@ impl Default for ConnectOptions {
 /// One connection to a broker. Cheap to clone; clones share the connection.
 #[derive(Clone, Debug)]
 pub struct Client {
+    pub(crate) channel: Channel,
     pub(crate) broker: BrokerClient<Channel>,
     pub(crate) admin: AdminClient<Channel>,
     health: HealthClient<Channel>,
@@ -93,7 +94,8 @@ impl Client {
             admin: AdminClient::new(channel.clone())
                 .max_decoding_message_size(MESSAGE_BYTES_MAX)
                 .max_encoding_message_size(MESSAGE_BYTES_MAX),
-            health: HealthClient::new(channel),
+            health: HealthClient::new(channel.clone()),
+            channel,
         }
     }
 
@@ -204,7 +206,7 @@ fn endpoint(url: &str, options: &ConnectOptions) -> Result<Endpoint, Error> {
         .tcp_nodelay(true))
 }
 
-fn unreachable(error: &tonic::transport::Error) -> Error {
+pub(crate) fn unreachable(error: &tonic::transport::Error) -> Error {
     let mut cause: &dyn std::error::Error = error;
     while let Some(source) = cause.source() {
         cause = source;

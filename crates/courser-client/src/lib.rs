@@ -32,6 +32,7 @@
 mod admin;
 mod batch;
 mod client;
+mod codec;
 mod consumer;
 mod error;
 mod publish;

@@ -2,10 +2,11 @@
 
 use tokio::sync::mpsc;
 use tokio_stream::{Stream, wrappers::ReceiverStream};
-use tonic::Streaming;
+use tonic::{Request, Streaming, client::Grpc, codegen::http::uri::PathAndQuery};
 
 use crate::{
-    client::Client,
+    client::{Client, MESSAGE_BYTES_MAX, unreachable},
+    codec::BatchCodec,
     error::Error,
     wire::{Confirm, PublishStreamRequest, PublishStreamResponse},
 };
@@ -31,12 +32,15 @@ impl Client {
         &self,
         requests: impl Stream<Item = PublishStreamRequest> + Send + 'static,
     ) -> Result<PublishConfirms, Error> {
-        let responses = self
-            .broker
-            .clone()
-            .publish_stream(requests)
-            .await?
-            .into_inner();
+        let mut grpc = Grpc::new(self.channel.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        grpc.ready().await.map_err(|error| unreachable(&error))?;
+        let path = PathAndQuery::from_static("/courser.v1.Broker/PublishStream");
+        let responses = grpc
+            .streaming(Request::new(requests), path, BatchCodec::new())
+            .await?;
+        let responses = responses.into_inner();
         Ok(PublishConfirms { responses })
     }
 }
