@@ -34,6 +34,8 @@ pub(crate) struct Consumer {
     /// Taken by its connection in all.
     pub(crate) taken: u64,
     taken_bytes: u64,
+    /// Stands in its queue's line.
+    pub(crate) in_line: bool,
     /// Something did not fit only because its connection has not taken what it was handed.
     blocked: bool,
     /// What it was given, oldest first; some of it may be settled.
@@ -51,6 +53,7 @@ impl Consumer {
             handed_bytes: 0,
             taken: 0,
             taken_bytes: 0,
+            in_line: false,
             blocked: false,
             leases: VecDeque::new(),
         }
@@ -59,9 +62,14 @@ impl Consumer {
     /// Whether any message may be handed to it now; its size may still be too much.
     pub(crate) fn has_room(&mut self) -> bool {
         let sendable = self.handed - self.taken < limits::UNSENT_MESSAGES_MAX;
-        let credit = self.held < u64::from(self.options.max_messages);
+        let credit = self.has_credit();
         self.blocked = credit && !sendable;
         sendable && credit
+    }
+
+    /// Whether one more message is within what it asked for, unless its size is too much.
+    pub(crate) fn has_credit(&self) -> bool {
+        self.held < u64::from(self.options.max_messages)
     }
 
     /// Whether a message of `size` bytes may be handed to it now.
@@ -70,7 +78,7 @@ impl Consumer {
         let unsent_bytes = self.handed_bytes - self.taken_bytes;
         let sendable = self.handed - self.taken < limits::UNSENT_MESSAGES_MAX
             && (unsent_bytes == 0 || unsent_bytes + size <= limits::UNSENT_BYTES_MAX);
-        let credit = self.held < u64::from(self.options.max_messages)
+        let credit = self.has_credit()
             && (self.held == 0 || self.held_bytes + size <= self.options.max_bytes);
         self.blocked = credit && !sendable;
         sendable && credit

@@ -52,8 +52,9 @@ pub(crate) struct Queue {
     pub(crate) delayed: u64,
     pub(crate) leased: u64,
     pub(crate) bytes: u64,
-    /// Whose turn it is stands first.
-    pub(crate) consumers: VecDeque<ConsumerId>,
+    pub(crate) consumers: Vec<ConsumerId>,
+    /// Those that may have credit: whose turn it is stands first.
+    pub(crate) line: VecDeque<ConsumerId>,
     /// Stands in the broker's list of queues that may have something to deliver.
     pub(crate) active: bool,
     /// Its definition or next place changed since the last checkpoint began.
@@ -89,7 +90,8 @@ impl Queue {
             delayed: 0,
             leased: 0,
             bytes: 0,
-            consumers: VecDeque::new(),
+            consumers: Vec::new(),
+            line: VecDeque::new(),
             active: false,
             dirty: true,
             dirty_chunks: Vec::new(),

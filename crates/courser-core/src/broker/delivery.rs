@@ -56,8 +56,9 @@ impl Broker {
         }
         let consumer = self.next_consumer;
         self.next_consumer.0 += 1;
-        of.consumers.push_back(consumer);
+        of.consumers.push(consumer);
         self.consumers.insert(consumer, Consumer::new(id, options));
+        self.line_up(consumer);
         self.activate(id);
         Ok(consumer)
     }
@@ -123,6 +124,18 @@ impl Broker {
             && let Some(queue) = self.queues.get_mut(&of.queue)
         {
             queue.consumers.retain(|id| *id != consumer);
+            queue.line.retain(|id| *id != consumer);
+        }
+    }
+
+    /// A consumer may have credit: it stands in its queue's line, once.
+    pub(super) fn line_up(&mut self, consumer: ConsumerId) {
+        if let Some(of) = self.consumers.get_mut(&consumer)
+            && !of.in_line
+            && let Some(queue) = self.queues.get_mut(&of.queue)
+        {
+            of.in_line = true;
+            queue.line.push_back(consumer);
         }
     }
 
@@ -172,7 +185,8 @@ struct Hand<'a> {
 
 impl Hand<'_> {
     /// Serves the consumers of a queue in turn, each with the same share of what is ready as the turns
-    /// begin; answers whether `end` was reached before all was done.
+    /// begin; answers whether `end` was reached before all was done. Who has no credit leaves the line,
+    /// so that a thousand that stall cost the others nothing.
     fn serve(
         &mut self,
         queue: &mut Queue,
@@ -181,23 +195,28 @@ impl Hand<'_> {
         out: &mut Vec<HandOver>,
     ) -> bool {
         let (mut idle, mut turns, mut share) = (0, 0, 0);
-        while idle < queue.consumers.len() && queue.ready() > 0 && !queue.definition.options.paused
-        {
+        while idle < queue.line.len() && queue.ready() > 0 && !queue.definition.options.paused {
             if out.len() >= end {
                 return true;
             }
             if turns == 0 {
-                turns = queue.consumers.len();
+                turns = queue.line.len();
                 let fair = usize::try_from(queue.ready()).unwrap_or(usize::MAX) / turns;
                 share = fair.clamp(1, limits::DELIVERY_QUANTUM);
             }
-            let Some(consumer) = queue.consumers.pop_front() else {
+            let Some(id) = queue.line.pop_front() else {
                 return false;
             };
-            queue.consumers.push_back(consumer);
             turns -= 1;
-            let handed = self.hand_over(queue, consumer, share, pager, out);
-            idle = if handed == 0 { idle + 1 } else { 0 };
+            let handed = self.hand_over(queue, id, share, pager, out);
+            if let Some(consumer) = self.consumers.get_mut(&id) {
+                consumer.in_line = consumer.has_credit();
+                queue.line.extend(consumer.in_line.then_some(id));
+                idle += usize::from(consumer.in_line);
+            }
+            if handed > 0 {
+                idle = 0;
+            }
         }
         false
     }
@@ -214,7 +233,7 @@ impl Hand<'_> {
         let Some(consumer) = self.consumers.get_mut(&id) else {
             return 0;
         };
-        // Asked before the queue looks for an entry: of many consumers, most may have no credit.
+        // Asked before the queue looks for an entry, which costs more.
         if !consumer.has_room() {
             self.blocked.extend(consumer.is_blocked().then_some(id));
             return 0;

@@ -359,6 +359,7 @@ impl Broker {
         let leases = &self.leases;
         if let Some(consumer) = self.consumers.get_mut(&id) {
             consumer.give_back(size, |lease| leases.get(lease).is_some());
+            self.line_up(id);
         }
     }
 }

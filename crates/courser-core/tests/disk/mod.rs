@@ -1,6 +1,8 @@
 //! A store in memory that keeps to the contract of recovery: an index that checkpoints bring up to
 //! date, and the records that came after.
 
+#![allow(dead_code, reason = "each suite uses its part")]
+
 use std::collections::BTreeMap;
 
 use courser_core::{
@@ -148,10 +150,6 @@ impl Disk {
     }
 
     /// How many queues and chunks the index holds.
-    #[allow(
-        dead_code,
-        reason = "for scripts: the model looks at what the broker makes of it"
-    )]
     pub(crate) fn indexed(&self) -> (usize, usize) {
         (self.queues.len(), self.chunks.len())
     }

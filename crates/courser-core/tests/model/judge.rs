@@ -55,6 +55,8 @@ pub(crate) struct Queue {
     /// By the order in which they came.
     pub(crate) entries: BTreeMap<u64, Entry>,
     pub(crate) ready: BTreeSet<u64>,
+    /// Moments at which an entry may be ready again.
+    due: BTreeSet<(Timestamp, u64)>,
     pub(crate) bytes: u64,
     pub(crate) totals: Totals,
     /// Entries that came, or were there at the start.
@@ -190,11 +192,12 @@ impl Model {
             .get_mut(&order)
             .expect("the entry is there")
             .state = state;
-        if state == State::Ready {
-            queue.ready.insert(order);
-        } else {
-            queue.ready.remove(&order);
-        }
+        queue.ready.remove(&order);
+        match state {
+            State::Ready => queue.ready.insert(order),
+            State::Delayed(at) => queue.due.insert((at, order)),
+            State::Leased(_) => false,
+        };
     }
 
     // ---- deliveries
@@ -445,10 +448,13 @@ impl Model {
             self.end(id, AttemptOutcome::Expired);
         }
         for queue in self.queues.values_mut() {
-            for (order, entry) in &mut queue.entries {
-                if matches!(entry.state, State::Delayed(at) if at <= now) {
+            while let Some((at, order)) = queue.due.first().copied().filter(|(at, _)| *at <= now) {
+                queue.due.pop_first();
+                if let Some(entry) = queue.entries.get_mut(&order)
+                    && entry.state == State::Delayed(at)
+                {
                     entry.state = State::Ready;
-                    queue.ready.insert(*order);
+                    queue.ready.insert(order);
                 }
             }
         }

@@ -11,7 +11,7 @@ mod judge;
 mod run;
 
 /// Seeds that every test run tries.
-const ROUNDS: u64 = 40;
+const ROUNDS: u64 = 20;
 
 #[test]
 fn random_operations_keep_every_promise() {

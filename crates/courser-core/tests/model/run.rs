@@ -1,5 +1,7 @@
 //! Does the operations, on a broker and on the model, and compares.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use courser_core::{
     broker::{Broker, HandOver, RedriveTask},
@@ -44,6 +46,9 @@ pub(crate) fn run(seed: u64) {
         // Sometimes the power fails before what an operation did is on the disk.
         let lost = inventor.random.next_u64().is_multiple_of(200);
         let before = lost.then(|| (runner.model.clone(), runner.disk.clone()));
+        // No two turns of an engine are at one moment.
+        runner.model.now = runner.model.now + Duration::from_micros(1);
+        runner.handle_timeout();
         runner.run(operation);
         if let Some((model, disk)) = before {
             let now = runner.model.now;
