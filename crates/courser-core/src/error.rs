@@ -24,6 +24,17 @@ pub enum LeaseError {
     NoDeadLetterQueue,
 }
 
+/// Why the broker takes nothing now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unavailable {
+    /// It is on its way out.
+    #[error("the broker is shutting down")]
+    ShuttingDown,
+    /// Its store failed, and only a restart repairs that.
+    #[error("the store of the broker has failed, it takes no more writes until it is restarted")]
+    StoreFailed,
+}
+
 /// Why a publish was refused. Nothing of it was published.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
@@ -41,12 +52,9 @@ pub enum PublishError {
         /// The path of the field and what is allowed, as a sentence.
         reason: String,
     },
-    /// The broker takes nothing now: it is shutting down, or its store failed.
-    #[error("{reason}")]
-    Unavailable {
-        /// Which of these, as a sentence.
-        reason: String,
-    },
+    /// The broker takes nothing now.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
 }
 
 /// Why a request about a queue was refused. Nothing changed.
@@ -117,10 +125,7 @@ pub enum QueueError {
         /// The name.
         name: String,
     },
-    /// The broker takes nothing now: it is shutting down, or its store failed.
-    #[error("{reason}")]
-    Unavailable {
-        /// Which of these, as a sentence.
-        reason: String,
-    },
+    /// The broker takes nothing now.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
 }

@@ -77,8 +77,8 @@ pub(crate) struct Lease {
 #[derive(Debug)]
 pub(crate) struct Leases {
     held: FxHashMap<LeaseId, Lease>,
-    /// Earliest first. An item counts only while its lease is held and ends at that moment.
-    deadlines: BinaryHeap<Reverse<(Timestamp, LeaseId)>>,
+    /// An item counts only while its lease is held and ends at that moment.
+    deadlines: Deadlines,
     /// Leases that ran out, with the entry they were of: the latest ones, for late answers.
     ended: FxHashMap<LeaseId, (QueueId, Seq)>,
     ended_order: VecDeque<LeaseId>,
@@ -93,7 +93,7 @@ impl Leases {
     pub(crate) fn new(epoch: u64) -> Self {
         Self {
             held: FxHashMap::default(),
-            deadlines: BinaryHeap::new(),
+            deadlines: Deadlines::default(),
             ended: FxHashMap::default(),
             ended_order: VecDeque::new(),
             next: LeaseId(epoch << COUNT_BITS | 1),
@@ -176,18 +176,15 @@ impl Leases {
     /// The next lease whose deadline is not after `now`.
     pub(crate) fn next_expired(&mut self, now: Timestamp) -> Option<LeaseId> {
         self.poll_timeout().filter(|deadline| *deadline <= now)?;
-        self.deadlines.pop().map(|Reverse((_, id))| id)
+        self.deadlines.pop().map(|(_, id)| id)
     }
 
     /// The next deadline.
     pub(crate) fn poll_timeout(&mut self) -> Option<Timestamp> {
-        while let Some(Reverse((deadline, id))) = self.deadlines.peek() {
-            if self
-                .held
-                .get(id)
-                .is_some_and(|lease| lease.deadline == *deadline)
-            {
-                return Some(*deadline);
+        while let Some((deadline, id)) = self.deadlines.first() {
+            let lease = self.held.get(&id);
+            if lease.is_some_and(|lease| lease.deadline == deadline) {
+                return Some(deadline);
             }
             self.deadlines.pop();
         }
@@ -209,11 +206,57 @@ impl Leases {
         // Settled leases leave their deadlines behind; they are cleared out when they are most.
         if self.deadlines.len() > 1_024 + 2 * self.held.len() {
             let held = &self.held;
-            self.deadlines.retain(|Reverse((deadline, id))| {
-                held.get(id)
-                    .is_some_and(|lease| lease.deadline == *deadline)
+            self.deadlines.retain(|deadline, id| {
+                held.get(&id)
+                    .is_some_and(|lease| lease.deadline == deadline)
             });
         }
-        self.deadlines.push(Reverse((deadline, id)));
+        self.deadlines.push((deadline, id));
+    }
+}
+
+/// Deadlines, earliest first. Most leases last equally long, so that most come in order: those cost a
+/// step each, and only the others a heap.
+#[derive(Debug, Default)]
+struct Deadlines {
+    in_order: VecDeque<(Timestamp, LeaseId)>,
+    others: BinaryHeap<Reverse<(Timestamp, LeaseId)>>,
+}
+
+impl Deadlines {
+    fn push(&mut self, item: (Timestamp, LeaseId)) {
+        if self.in_order.back().is_none_or(|last| *last <= item) {
+            self.in_order.push_back(item);
+        } else {
+            self.others.push(Reverse(item));
+        }
+    }
+
+    fn first(&self) -> Option<(Timestamp, LeaseId)> {
+        let other = self.others.peek().map(|Reverse(item)| *item);
+        self.in_order
+            .front()
+            .copied()
+            .into_iter()
+            .chain(other)
+            .min()
+    }
+
+    fn pop(&mut self) -> Option<(Timestamp, LeaseId)> {
+        let first = self.first()?;
+        if self.in_order.front() == Some(&first) {
+            return self.in_order.pop_front();
+        }
+        self.others.pop().map(|Reverse(item)| item)
+    }
+
+    fn len(&self) -> usize {
+        self.in_order.len() + self.others.len()
+    }
+
+    fn retain(&mut self, mut keep: impl FnMut(Timestamp, LeaseId) -> bool) {
+        self.in_order.retain(|(deadline, id)| keep(*deadline, *id));
+        self.others
+            .retain(|Reverse((deadline, id))| keep(*deadline, *id));
     }
 }

@@ -167,7 +167,9 @@ impl Queue {
         self.alive += u64::from(chunk.alive - alive);
         self.delayed = self.delayed + u64::from(chunk.delayed) - u64::from(delayed);
         self.bytes = self.bytes + chunk.bytes - bytes;
-        self.mark_dirty(number);
+        if !chunk.dirty {
+            self.mark_dirty(number);
+        }
     }
 
     /// The last chunk stays when it is empty, until the next one begins.
@@ -306,6 +308,13 @@ impl Queue {
         if self.ready() == 0 {
             return None;
         }
+        // Nearly always the next one lies in the same chunk.
+        let here = self.cursor.chunk();
+        let chunk = self.chunks.get(&here);
+        if let Some((seq, _)) = chunk.and_then(|chunk| chunk.next_ready(here, self.cursor)) {
+            self.cursor = seq;
+            return Some(seq);
+        }
         loop {
             let number = self
                 .chunks
@@ -437,10 +446,13 @@ impl Queue {
         }
         self.alive -= 1;
         self.bytes -= u64::from(entry.size);
+        let known = chunk.alive > 0 && chunk.dirty;
         if !self.notes.is_empty() && self.notes.remove(&seq).is_some() {
             self.changed_notes.insert(seq);
         }
-        self.shrink(number);
+        if !known {
+            self.shrink(number);
+        }
         Some(entry)
     }
 

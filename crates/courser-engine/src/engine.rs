@@ -18,6 +18,7 @@ use std::{
 
 use courser_core::{
     broker::{Broker, RedriveTask},
+    error::Unavailable,
     id::{ChunkNo, ConsumerId, QueueId},
     random::Random,
     record::Chunk,
@@ -36,7 +37,7 @@ use crate::{
     pull::Pulls,
     recent::Recent,
     request::{CommitStats, Ended, Event, Health, QueueError},
-    turn::{Output, Turn, unavailable},
+    turn::{Output, Turn},
 };
 use deliver::Outlet;
 
@@ -159,7 +160,11 @@ impl Engine {
     /// Passes on what became true and what is to be said.
     fn submit(&mut self, mut turn: Turn, now: Timestamp) {
         let drained = self.broker.drain_records();
-        for consumer in self.broker.drain_ended() {
+        for (consumer, queue) in self.broker.drain_ended() {
+            if let Some(reply) = self.pulls.take(consumer) {
+                let name = queue.to_string();
+                drop(reply.send(Err(QueueError::NotFound { name })));
+            }
             self.end_outlet(consumer, Ended::QueueDeleted, &mut turn);
         }
         turn.records = drained.records;
@@ -227,10 +232,14 @@ impl Engine {
             self.health
                 .send_replace(Health::StoreFailed(reason.to_owned()));
         }
+        let why = match ended {
+            Ended::StoreFailed => Unavailable::StoreFailed,
+            Ended::ShuttingDown | Ended::QueueDeleted => Unavailable::ShuttingDown,
+        };
         let mut turn = Turn::default();
         for consumer in self.pulls.consumers() {
             if let Some(reply) = self.pulls.take(consumer) {
-                drop(reply.send(Err(unavailable())));
+                drop(reply.send(Err(why.into())));
             }
         }
         let consumers: Vec<_> = self.outlets.keys().copied().collect();
@@ -241,12 +250,6 @@ impl Engine {
     }
 
     pub(crate) fn end_outlet(&mut self, consumer: ConsumerId, ended: Ended, turn: &mut Turn) {
-        if let Some(reply) = self.pulls.take(consumer) {
-            let error = QueueError::NotFound {
-                name: "the queue, it was deleted".to_owned(),
-            };
-            drop(reply.send(Err(error)));
-        }
         if let Some(outlet) = self.outlets.remove(&consumer)
             && let Some(events) = outlet.events
         {

@@ -29,9 +29,4 @@ impl Failure {
     pub(crate) async fn happens(&self) {
         self.happened.notified().await;
     }
-
-    /// What clients are told.
-    pub(crate) fn sentence() -> String {
-        "the store of the broker has failed, it takes no more writes until it is restarted".into()
-    }
 }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use courser_core::{options::QueueOptions, stats::QueueView};
+use courser_core::{error::Unavailable, options::QueueOptions, stats::QueueView};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::{
@@ -26,8 +26,6 @@ pub struct BrokerHandle {
     pub(crate) on_their_way: Arc<Semaphore>,
     pub(crate) health: watch::Receiver<Health>,
 }
-
-const ENDED: &str = "the broker is shutting down";
 
 impl BrokerHandle {
     /// Publishes messages; the answer is durable as far as was asked for.
@@ -275,15 +273,11 @@ impl BrokerHandle {
 }
 
 fn ended() -> QueueError {
-    QueueError::Unavailable {
-        reason: ENDED.to_owned(),
-    }
+    Unavailable::ShuttingDown.into()
 }
 
 fn publish_ended() -> PublishError {
-    PublishError::Unavailable {
-        reason: ENDED.to_owned(),
-    }
+    Unavailable::ShuttingDown.into()
 }
 
 fn kib(publish: &Publish) -> u32 {

@@ -15,7 +15,7 @@ use crate::{
     command::{Command, Reply},
     failure::Failure,
     request::Peeked,
-    turn::unavailable,
+    turn::store_failed,
 };
 
 /// What to read, and for whom.
@@ -66,7 +66,7 @@ impl Loader {
                     let positions: Vec<_> = views.iter().map(|view| view.entry.position).collect();
                     let peeked = self
                         .load(&positions)
-                        .ok_or_else(unavailable)
+                        .ok_or_else(store_failed)
                         .map(|messages| {
                             let pairs = views.into_iter().zip(messages);
                             pairs

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use courser_core::{
-    error::PublishError,
+    error::Unavailable,
     id::{ConsumerId, Position},
     message::Message,
     record::{Checkpoint, Record},
@@ -13,7 +13,6 @@ use tokio::sync::mpsc;
 
 use crate::{
     command::{Command, Permits, PublishReply},
-    failure::Failure,
     request::{Delivery, Ended, Event, Published},
 };
 
@@ -110,21 +109,17 @@ impl Output {
     pub(crate) fn fail(self) {
         match self {
             Self::Confirm { reply, permits, .. } => {
-                reply.send(Err(PublishError::Unavailable {
-                    reason: Failure::sentence(),
-                }));
+                reply.send(Err(Unavailable::StoreFailed.into()));
                 drop(permits);
             }
             Self::Event { events, .. } => drop(events.send(Event::Ended(Ended::StoreFailed))),
-            Self::Pulled { reply, .. } => drop(reply.send(Err(unavailable()))),
+            Self::Pulled { reply, .. } => drop(reply.send(Err(store_failed()))),
             Self::Call(call) => call(false),
         }
     }
 }
 
 /// What queue requests hear when the store has failed.
-pub(crate) fn unavailable() -> courser_core::error::QueueError {
-    courser_core::error::QueueError::Unavailable {
-        reason: Failure::sentence(),
-    }
+pub(crate) fn store_failed() -> courser_core::error::QueueError {
+    Unavailable::StoreFailed.into()
 }

@@ -15,6 +15,7 @@
 
 use std::collections::HashMap;
 
+use courser_core::error::Unavailable;
 use courser_engine::request::{Ended, PublishError, QueueError};
 use courser_proto::v1;
 use tonic::{Code, Status};
@@ -55,7 +56,7 @@ fn publish_code(error: &PublishError) -> (Code, &'static str) {
     match error {
         PublishError::Unroutable { .. } => (Code::FailedPrecondition, "UNROUTABLE"),
         PublishError::Invalid { .. } => (Code::InvalidArgument, "INVALID_FIELD"),
-        PublishError::Unavailable { reason } => (Code::Unavailable, unavailable_word(reason)),
+        PublishError::Unavailable(why) => (Code::Unavailable, unavailable_word(*why)),
     }
 }
 
@@ -75,7 +76,7 @@ pub(crate) fn queue_error_to_status(error: QueueError) -> Status {
             (Code::FailedPrecondition, "NOT_DEAD_LETTER_QUEUE")
         }
         QueueError::NotEmpty { .. } => (Code::FailedPrecondition, "QUEUE_NOT_EMPTY"),
-        QueueError::Unavailable { reason } => (Code::Unavailable, unavailable_word(reason)),
+        QueueError::Unavailable(why) => (Code::Unavailable, unavailable_word(*why)),
     };
     refusal(code, reason, &error.to_string())
 }
@@ -118,12 +119,10 @@ pub(crate) fn internal() -> Status {
     )
 }
 
-/// The engine says in a sentence which of the two it is.
-fn unavailable_word(sentence: &str) -> &'static str {
-    if sentence.contains("shutting down") {
-        "SHUTTING_DOWN"
-    } else {
-        "STORE_FAILED"
+fn unavailable_word(why: Unavailable) -> &'static str {
+    match why {
+        Unavailable::ShuttingDown => "SHUTTING_DOWN",
+        Unavailable::StoreFailed => "STORE_FAILED",
     }
 }
 
@@ -247,8 +246,7 @@ mod tests {
         let proto = publish_error_to_proto(&error);
         assert_eq!((proto.code, proto.reason.as_str()), (9, "UNROUTABLE"));
         assert_eq!(proto.message, sentence);
-        let reason = SHUTTING_DOWN.to_owned();
-        let status = publish_error_to_status(&PublishError::Unavailable { reason });
+        let status = publish_error_to_status(&Unavailable::ShuttingDown.into());
         check(&status, Code::Unavailable, "SHUTTING_DOWN", SHUTTING_DOWN);
     }
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use courser_core::{
     broker::{ConsumerOptions, RedriveTask},
-    error::PublishError,
+    error::Unavailable,
     id::{ConsumerId, Seq},
     message::Message,
     options::Durability,
@@ -16,14 +16,13 @@ use uuid::Uuid;
 use super::{Engine, RedriveJob, deliver::Outlet};
 use crate::{
     command::{Command, PublishCommand, Reply},
-    failure::Failure,
     loader::Load,
     request::{
         Event, Health, Open, Peek, Peeked, Publish, Published, QueueError, Redrive, Settled,
         Settlement, Snapshot,
     },
     subscription::Flow,
-    turn::{Output, PullReply, Turn, unavailable},
+    turn::{Output, PullReply, Turn, store_failed},
 };
 
 impl Engine {
@@ -368,19 +367,16 @@ impl Command {
 fn refuse(command: Command) {
     match command {
         Command::Publish(command) => {
-            let reason = Failure::sentence();
-            command
-                .reply
-                .send(Err(PublishError::Unavailable { reason }));
+            command.reply.send(Err(Unavailable::StoreFailed.into()));
         }
-        Command::Subscribe { reply, .. } => drop(reply.send(Err(unavailable()))),
-        Command::Settle { reply, .. } => drop(reply.send(Err(unavailable()))),
-        Command::Pull { reply, .. } => drop(reply.send(Err(unavailable()))),
-        Command::CreateQueue { reply, .. } => drop(reply.send(Err(unavailable()))),
-        Command::UpdateQueue { reply, .. } => drop(reply.send(Err(unavailable()))),
-        Command::DeleteQueue { reply, .. } => drop(reply.send(Err(unavailable()))),
+        Command::Subscribe { reply, .. } => drop(reply.send(Err(store_failed()))),
+        Command::Settle { reply, .. } => drop(reply.send(Err(store_failed()))),
+        Command::Pull { reply, .. } => drop(reply.send(Err(store_failed()))),
+        Command::CreateQueue { reply, .. } => drop(reply.send(Err(store_failed()))),
+        Command::UpdateQueue { reply, .. } => drop(reply.send(Err(store_failed()))),
+        Command::DeleteQueue { reply, .. } => drop(reply.send(Err(store_failed()))),
         Command::PurgeQueue { reply, .. } | Command::Redrive { reply, .. } => {
-            drop(reply.send(Err(unavailable())));
+            drop(reply.send(Err(store_failed())));
         }
         _ => {}
     }
@@ -397,7 +393,7 @@ fn answer<T: Send + 'static>(
             drop(reply.send(if durable {
                 Ok(value)
             } else {
-                Err(unavailable())
+                Err(store_failed())
             }));
         }))),
         Err(error) => drop(reply.send(Err(error))),

@@ -79,6 +79,10 @@ fn member(message: &DynamicMessage, field: &FieldDescriptor) -> (String, Value) 
         let (suffix, text) = utf8_or_base64(bytes);
         return (name + suffix, text.into());
     }
+    if let (prost_reflect::Value::U64(id), "lease_id") = (&*value, field.name()) {
+        // It may be above 2^53, from where on readers of JSON round numbers.
+        return (name, id.to_string().into());
+    }
     (name, any(&value, field))
 }
 
