@@ -243,7 +243,7 @@ mod tests {
         };
         let text = to_json(&delivery("grüß".as_bytes()));
         assert_eq!(text["message"]["payload"], "grüß");
-        assert_eq!(text["lease_id"], 7);
+        assert_eq!(text["lease_id"], "7");
         let bytes = to_json(&delivery(&[0xff, 0x00]));
         assert_eq!(bytes["message"]["payload_base64"], "/wA=");
         assert!(bytes["message"].get("payload").is_none());
