@@ -148,7 +148,7 @@ impl Broker {
     }
 
     fn consumer_views(&self, queue: &Queue) -> Vec<ConsumerView> {
-        let mut ids: Vec<_> = queue.consumers.iter().copied().collect();
+        let mut ids: Vec<_> = queue.consumers.clone();
         ids.sort_unstable();
         ids.iter()
             .filter_map(|id| self.consumers.get(id))

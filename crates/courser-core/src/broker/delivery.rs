@@ -265,13 +265,7 @@ impl Hand<'_> {
                 note: queue.note(taken.seq).cloned(),
             });
             if consumer.options.auto_ack {
-                consumer.hand(lease_id, taken.entry.size);
-                auto_ack(queue, &taken, self.now);
-                let id = queue.definition.id;
-                self.records.push(Record::Removed {
-                    queue: id,
-                    seq: taken.seq,
-                });
+                self.records.push(auto_ack(queue, &taken, self.now));
                 *self.sync |= queue.definition.options.durability == Durability::Synced;
             } else {
                 self.leases.hold(Lease {
@@ -284,8 +278,8 @@ impl Hand<'_> {
                     ordinal: consumer.handed,
                     size: taken.entry.size,
                 });
-                consumer.hand(lease_id, taken.entry.size);
             }
+            consumer.hand(lease_id, taken.entry.size);
             count_delivery(queue, &taken, self.now);
             handed += 1;
         }
@@ -296,7 +290,7 @@ impl Hand<'_> {
     }
 }
 
-fn auto_ack(queue: &mut Queue, taken: &Taken, now: Timestamp) {
+fn auto_ack(queue: &mut Queue, taken: &Taken, now: Timestamp) -> Record {
     queue.remove(taken.seq);
     queue.totals.acked += 1;
     queue.ack_rate.add(now, 1);
@@ -304,6 +298,10 @@ fn auto_ack(queue: &mut Queue, taken: &Taken, now: Timestamp) {
         .totals
         .end_to_end_time
         .record(now.since(taken.entry.enqueued_at));
+    Record::Removed {
+        queue: queue.definition.id,
+        seq: taken.seq,
+    }
 }
 
 fn count_delivery(queue: &mut Queue, taken: &Taken, now: Timestamp) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use courser_core::{
-    broker::{Broker, HandOver, RedriveTask},
+    broker::{Broker, ConsumerOptions, HandOver, RedriveTask},
     error::QueueError,
     id::{ConsumerId, LeaseId, Position, Seq},
     lease::{Settlement, Verdict},
@@ -103,26 +103,7 @@ impl Runner {
             } => {
                 self.publish(&topic, &sizes, mandatory);
             }
-            Operation::Subscribe(name, options) => {
-                let result = self.broker.subscribe(&name, options.clone());
-                assert_eq!(
-                    result.is_ok(),
-                    self.model.queues.contains_key(&name),
-                    "{}",
-                    self.step
-                );
-                let Ok(id) = result else { return };
-                let queue = name;
-                let consumer = Consumer {
-                    queue,
-                    options,
-                    held: 0,
-                    held_bytes: 0,
-                    handed: Vec::new(),
-                    taken: 0,
-                };
-                self.model.consumers.insert(id, consumer);
-            }
+            Operation::Subscribe(name, options) => self.subscribe(name, options),
             Operation::Deliver(limit) => self.deliver(limit),
             Operation::Taken(id, count) => self.taken(id, count as usize),
             Operation::Settle(lease_id, verdict) => self.settle(lease_id, verdict),
@@ -397,6 +378,27 @@ impl Runner {
                 self.model.queue(name).totals.published += 1;
             }
         }
+    }
+
+    fn subscribe(&mut self, name: String, options: ConsumerOptions) {
+        let result = self.broker.subscribe(&name, options.clone());
+        assert_eq!(
+            result.is_ok(),
+            self.model.queues.contains_key(&name),
+            "{}",
+            self.step
+        );
+        let Ok(id) = result else { return };
+        let queue = name;
+        let consumer = Consumer {
+            queue,
+            options,
+            held: 0,
+            held_bytes: 0,
+            handed: Vec::new(),
+            taken: 0,
+        };
+        self.model.consumers.insert(id, consumer);
     }
 
     fn deliver(&mut self, limit: usize) {
