@@ -258,3 +258,21 @@ fn queues_that_came_and_went_around_a_crash_leave_nothing_behind() {
         ",
     );
 }
+
+#[test]
+fn a_delay_that_passes_while_a_checkpoint_is_on_its_way_is_over_for_good() {
+    check(
+        "
+        queue q backoff=10s
+        publish q 1..3000
+        subscribe alice
+        deliver -> alice: 1..3000(1)
+        nack alice 2000
+        restart
+        checkpoint begin
+        10s checkpoint end
+        subscribe bob
+        deliver -> bob: 1..1999(1), 2000(2), 2001..3000(1)
+        ",
+    );
+}
