@@ -33,11 +33,21 @@ const WIRE_BYTES: usize = 160 * 1024 * 1024;
 /// Waits for something to happen.
 #[track_caller]
 pub(crate) fn within<F: Future>(what: &str, future: F) -> impl Future<Output = F::Output> {
+    within_time(DEADLINE, what, future)
+}
+
+/// The same, for the few things that take longer by design.
+#[track_caller]
+pub(crate) fn within_time<F: Future>(
+    time: Duration,
+    what: &str,
+    future: F,
+) -> impl Future<Output = F::Output> {
     let place = std::panic::Location::caller();
     async move {
-        match tokio::time::timeout(DEADLINE, future).await {
+        match tokio::time::timeout(time, future).await {
             Ok(output) => output,
-            Err(_) => panic!("waited {DEADLINE:?} for {what}, at {place}"),
+            Err(_) => panic!("waited {time:?} for {what}, at {place}"),
         }
     }
 }
@@ -360,6 +370,12 @@ impl Broker {
             .find_map(|l| l.strip_prefix(&line))
             .map(|value| value.parse().unwrap())
     }
+}
+
+/// A consumer that reaches its broker by another address.
+pub(crate) async fn subscribe_by(address: SocketAddr, open: Open) -> Consumer {
+    let client = BrokerClient::new(connect(address).await);
+    Consumer::open(client, open).await.unwrap()
 }
 
 async fn connect(address: SocketAddr) -> Channel {
