@@ -45,10 +45,11 @@ pub(crate) fn run(seed: u64) {
         runner.step = format!("step {step}, {:.200}", format!("{operation:?}"));
         // Sometimes the power fails before what an operation did is on the disk.
         let lost = inventor.random.next_u64().is_multiple_of(200);
-        let before = lost.then(|| (runner.model.clone(), runner.disk.clone()));
         // No two turns of an engine are at one moment.
         runner.model.now = runner.model.now + Duration::from_micros(1);
         runner.handle_timeout();
+        runner.commit();
+        let before = lost.then(|| (runner.model.clone(), runner.disk.clone()));
         runner.run(operation);
         if let Some((model, disk)) = before {
             let now = runner.model.now;
