@@ -26,6 +26,8 @@ pub(crate) const MESSAGE_BYTES_MAX: usize = 72 * 1024 * 1024;
 const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 /// The same for all streams of the connection together.
 const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+/// Bytes of one HTTP/2 frame from the broker: a batch of deliveries comes in one read, not in many.
+const FRAME_BYTES_MAX: u32 = 256 * 1024;
 
 /// How to connect.
 #[derive(Clone, Debug)]
@@ -203,6 +205,7 @@ fn endpoint(url: &str, options: &ConnectOptions) -> Result<Endpoint, Error> {
         .keep_alive_timeout(options.keep_alive_timeout)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES_MAX)
         .tcp_nodelay(true))
 }
 
