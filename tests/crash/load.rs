@@ -207,7 +207,7 @@ impl Consumer {
         let chance = self.random.within(0..100);
         let mut ack = false;
         if chance < nack {
-            let retry_after = self.random.percent(20).then(|| prost_types::Duration {
+            let retry_after = self.random.percent(20).then_some(prost_types::Duration {
                 seconds: 0,
                 nanos: 20_000_000,
             });
