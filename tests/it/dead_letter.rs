@@ -1,7 +1,8 @@
 //! An entry that fails for good goes to `<queue>.dlq` with its story, and comes back by a redrive.
 
 use courser_proto::v1::{
-    AttemptOutcome, EntryState, Open, PeekEntriesRequest, QueueOptions, RedriveEntriesRequest,
+    AttemptOutcome, Entry, EntryState, Open, PeekEntriesRequest, QueueOptions,
+    RedriveEntriesRequest,
 };
 use tonic::{Code, Status};
 
@@ -120,7 +121,7 @@ async fn peeking_changes_nothing() {
             .peek("orders")
             .await
             .iter()
-            .map(|e| e.state())
+            .map(Entry::state)
             .collect();
         assert_eq!(
             states,
