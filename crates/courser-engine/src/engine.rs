@@ -275,6 +275,8 @@ impl Engine {
         for thread in threads {
             drop(thread.join());
         }
+        // The last one that holds the store: its folder is free before anybody hears of the end.
+        drop(self.store);
         if let Some(reply) = self.shutdown {
             let _ = reply.send(());
         }

@@ -567,3 +567,15 @@ async fn a_message_that_reaches_no_queue_is_confirmed_as_such() {
     assert_eq!(published[0].queues, 0);
     assert_eq!(published[0].position, Position(1));
 }
+
+#[tokio::test]
+async fn the_store_is_let_go_before_shutdown_returns() {
+    for _ in 0..50 {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let watched = Arc::downgrade(&store);
+        let broker = start(store, &Options::default()).unwrap();
+        queue(&broker, "q").await;
+        broker.shutdown().await;
+        assert_eq!(watched.strong_count(), 0);
+    }
+}
