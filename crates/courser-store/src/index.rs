@@ -22,6 +22,7 @@ use std::{
     panic::AssertUnwindSafe,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use courser_core::{
@@ -73,6 +74,32 @@ fn failed(error: &sled::Error) -> StoreError {
     StoreError::Index(error.to_string())
 }
 
+/// How long threads of sled may hold on to a file that their `Db` has let go of.
+const LET_GO_MAX: Duration = Duration::from_secs(5);
+/// Between two looks whether they still do.
+const LET_GO_PAUSE: Duration = Duration::from_millis(5);
+
+/// Opens sled. Its lock may still be held by threads of a `Db` that this process has dropped: they end
+/// by themselves. By nobody else, for the folder's own `LOCK` is ours.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "at the start, on a thread that may block; sled tells nobody when its threads have ended"
+)]
+fn open_when_free(config: &sled::Config) -> sled::Result<sled::Db> {
+    let mut waited = Duration::ZERO;
+    loop {
+        match config.open() {
+            Err(sled::Error::Io(error))
+                if waited < LET_GO_MAX && error.to_string().contains("could not acquire lock") =>
+            {
+                std::thread::sleep(LET_GO_PAUSE);
+                waited += LET_GO_PAUSE;
+            }
+            opened => return opened,
+        }
+    }
+}
+
 impl Index {
     /// Opens the folder, and makes it if it is not there.
     pub(crate) fn open(folder: &Path) -> Result<Self, StoreError> {
@@ -85,7 +112,7 @@ impl Index {
             .flush_every_ms(None)
             .segment_size(SEGMENT_BYTES);
         // Over a file that rotted sled may panic rather than say so.
-        let db = std::panic::catch_unwind(AssertUnwindSafe(|| config.open()))
+        let db = std::panic::catch_unwind(AssertUnwindSafe(|| open_when_free(&config)))
             .map_err(|_| StoreError::damaged(folder, 0, "sled cannot read it"))?
             .map_err(|error| failed(&error))?;
         sync_folder(folder)?;
