@@ -290,7 +290,11 @@ async fn a_shutdown_does_not_wait_for_a_client_that_never_reads() {
     let (_requests, _stream) = subscribe(&channel, "orders").await;
     let _silent = TcpStream::connect(server.grpc).await.unwrap();
     let _idle = TcpStream::connect(server.http).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    // Something is on its way to the client that never reads.
+    let nothing_leased = "courser_queue_leased{queue=\"orders\"} 0\n";
+    while server.get("/metrics").await.contains(nothing_leased) {
+        tokio::task::yield_now().await;
+    }
     let took = server.stop().await;
     assert!(took < Duration::from_secs(9), "{took:?}");
 }
