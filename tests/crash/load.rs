@@ -182,7 +182,9 @@ impl Consumer {
                 self.note(&settled);
                 Some(())
             }
-            subscribe_response::Kind::Heartbeat(_) => Some(()),
+            subscribe_response::Kind::Drained(_) | subscribe_response::Kind::Heartbeat(_) => {
+                Some(())
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use std::{collections::VecDeque, future::Future, net::SocketAddr, time::Duration
 use bytes::Bytes;
 use courser::serve::{Config, Error, Running};
 use courser_proto::v1::{
-    Backoff, Binding, CreateQueueRequest, DeadLetterOptions, Deliveries, Delivery, Entry,
+    Backoff, Binding, CreateQueueRequest, DeadLetterOptions, Deliveries, Delivery, Drain, Entry,
     GetQueueRequest, Message, Nack, Open, PeekEntriesRequest, PublishRequest, PublishResult,
     PullRequest, Queue, QueueOptions, QueueStats, Settle, SettleRequest, Settled, SubscribeRequest,
     SubscribeResponse, admin_client::AdminClient, broker_client::BrokerClient, subscribe_request,
@@ -389,6 +389,7 @@ pub(crate) struct Consumer {
     pub(crate) responses: Streaming<SubscribeResponse>,
     deliveries: VecDeque<Delivery>,
     settled: VecDeque<Settled>,
+    drained: bool,
 }
 
 impl Consumer {
@@ -403,6 +404,7 @@ impl Consumer {
             responses,
             deliveries: VecDeque::new(),
             settled: VecDeque::new(),
+            drained: false,
         })
     }
 
@@ -443,6 +445,19 @@ impl Consumer {
         self.requests.send(SubscribeRequest { kind }).await.unwrap();
     }
 
+    /// Asks for no more; answers what comes until the broker says that nothing more does.
+    pub(crate) async fn drain(&mut self) -> Vec<Delivery> {
+        let kind = Some(subscribe_request::Kind::Drain(Drain {}));
+        self.requests.send(SubscribeRequest { kind }).await.unwrap();
+        within("the end of the deliveries", async {
+            while !self.drained {
+                self.receive().await;
+            }
+            self.deliveries.drain(..).collect()
+        })
+        .await
+    }
+
     pub(crate) async fn ack(&mut self, delivery: &Delivery) {
         assert_eq!(self.settle(ack(delivery)).await.ok, [delivery.lease_id]);
     }
@@ -476,6 +491,7 @@ impl Consumer {
         let response = self.responses.message().await.expect("the stream goes on");
         match response.expect("the stream goes on").kind.unwrap() {
             subscribe_response::Kind::Deliveries(Deliveries { deliveries }) => {
+                assert!(!self.drained, "nothing comes after `drained`");
                 assert!(
                     !deliveries.is_empty(),
                     "a batch of deliveries is never empty"
@@ -483,6 +499,7 @@ impl Consumer {
                 self.deliveries.extend(deliveries);
             }
             subscribe_response::Kind::Settled(settled) => self.settled.push_back(settled),
+            subscribe_response::Kind::Drained(_) => self.drained = true,
             subscribe_response::Kind::Heartbeat(_) => {}
         }
     }

@@ -8,7 +8,7 @@ use crate::{
     client::Client,
     error::Error,
     settler::{Settlement, Settler, Verb},
-    subscription::{ConsumerOptions, Subscription},
+    subscription::{ConsumerOptions, SettleSender, Subscription},
     time::to_wire_duration,
     wire::{self, Extend, Message, Nack, Reject, subscribe_response::Kind},
 };
@@ -21,6 +21,7 @@ pub struct Consumer {
     batches: mpsc::UnboundedReceiver<Result<Vec<wire::Delivery>, Error>>,
     batch: vec::IntoIter<wire::Delivery>,
     settler: Settler,
+    settles: SettleSender,
     reader: JoinHandle<()>,
 }
 
@@ -31,20 +32,23 @@ impl Client {
     /// `Refused`, `Unreachable`.
     pub async fn consumer(&self, options: ConsumerOptions) -> Result<Consumer, Error> {
         let subscription = self.subscribe(options).await?;
-        let settler = Settler::new(subscription.settles());
+        let settles = subscription.settles();
+        let settler = Settler::new(settles.clone());
         let (sender, batches) = mpsc::unbounded_channel();
         let reader = tokio::spawn(read(subscription, settler.clone(), sender));
         Ok(Consumer {
             batches,
             batch: Vec::new().into_iter(),
             settler,
+            settles,
             reader,
         })
     }
 }
 
 impl Consumer {
-    /// The next delivery; `None` when the broker ended the stream.
+    /// The next delivery; `None` when the broker ended the stream, or after [`Consumer::drain`] when
+    /// there are no more.
     ///
     /// # Errors
     /// `Refused`: for example the queue was deleted. `Unreachable`: the connection broke. In both
@@ -64,8 +68,8 @@ impl Consumer {
         }
     }
 
-    /// The deliveries that are here already or come next, at least one; `None` when the broker ended
-    /// the stream.
+    /// The deliveries that are here already or come next, at least one; `None` as with
+    /// [`Consumer::next`].
     ///
     /// # Errors
     /// As [`Consumer::next`].
@@ -82,19 +86,21 @@ impl Consumer {
         Ok(Some(deliveries))
     }
 
-    /// Gives back, without blame, what was received and never handed out by [`Consumer::next`], waits
-    /// until every settlement is answered, and ends the subscription.
+    /// Asks for no more deliveries: [`Consumer::next`] gives those that are on their way, and then
+    /// `None`. What was delivered can be settled as before.
+    pub fn drain(&self) {
+        // When the stream has ended, `next` says so.
+        drop(self.settles.drain());
+    }
+
+    /// Drains, gives back without blame what was never handed out by [`Consumer::next`], waits until
+    /// every settlement is answered, and ends the subscription.
     pub async fn close(mut self) {
-        let mut unseen: Vec<u64> = self
-            .batch
-            .by_ref()
-            .map(|delivery| delivery.lease_id)
-            .collect();
-        while let Ok(Ok(batch)) = self.batches.try_recv() {
-            unseen.extend(batch.iter().map(|delivery| delivery.lease_id));
-        }
-        for lease_id in unseen.into_iter().filter(|lease_id| *lease_id != 0) {
-            drop(self.settler.settle(Verb::Release(lease_id)));
+        self.drain();
+        while let Ok(Some(unseen)) = self.next().await {
+            if unseen.lease_id != 0 {
+                drop(unseen.release());
+            }
         }
         self.settler.idle().await;
     }
@@ -113,19 +119,25 @@ async fn read(
     settler: Settler,
     batches: mpsc::UnboundedSender<Result<Vec<wire::Delivery>, Error>>,
 ) {
+    let mut batches = Some(batches);
     loop {
         match subscription.next().await {
             Ok(Some(Kind::Deliveries(deliveries))) => {
-                if batches.send(Ok(deliveries.deliveries)).is_err() {
+                if let Some(batches) = &batches
+                    && batches.send(Ok(deliveries.deliveries)).is_err()
+                {
                     return;
                 }
             }
+            Ok(Some(Kind::Drained(_))) => batches = None,
             Ok(Some(Kind::Settled(settled))) => settler.settled(settled),
             Ok(Some(Kind::Heartbeat(_))) => {}
             Ok(None) => return settler.fail(&Error::stream_ended()),
             Err(error) => {
                 settler.fail(&error);
-                let _ = batches.send(Err(error));
+                if let Some(batches) = batches {
+                    let _ = batches.send(Err(error));
+                }
                 return;
             }
         }

@@ -11,7 +11,7 @@ use crate::{
     error::Error,
     time::to_wire_duration,
     wire::{
-        Open, Settle, SubscribeRequest, SubscribeResponse, subscribe_request,
+        Drain, Open, Settle, SubscribeRequest, SubscribeResponse, subscribe_request,
         subscribe_response::Kind,
     },
 };
@@ -31,6 +31,8 @@ pub struct ConsumerOptions {
     pub lease: Option<Duration>,
     /// Entries are acked as they are handed over: at most once.
     pub auto_ack: bool,
+    /// Deliveries in all, for subscriptions: after so many none follow; 0 is no limit.
+    pub limit: u64,
 }
 
 impl ConsumerOptions {
@@ -57,6 +59,7 @@ impl Client {
             max_bytes: options.max_bytes,
             lease: options.lease.map(to_wire_duration),
             auto_ack: options.auto_ack,
+            limit: options.limit,
         };
         // Without a bound of its own: the credit bounds how many leases there are to settle.
         let (requests, receiver) = mpsc::unbounded_channel();
@@ -131,9 +134,20 @@ impl SettleSender {
     /// # Errors
     /// `Unreachable`: the stream has ended, [`Subscription::next`] says why.
     pub fn send(&self, settle: Settle) -> Result<(), Error> {
-        let request = SubscribeRequest {
-            kind: Some(subscribe_request::Kind::Settle(settle)),
-        };
+        self.request(subscribe_request::Kind::Settle(settle))
+    }
+
+    /// Asks for no more deliveries; [`Kind::Drained`] comes after the last one. What is held can be
+    /// settled as before.
+    ///
+    /// # Errors
+    /// As [`SettleSender::send`].
+    pub fn drain(&self) -> Result<(), Error> {
+        self.request(subscribe_request::Kind::Drain(Drain {}))
+    }
+
+    fn request(&self, kind: subscribe_request::Kind) -> Result<(), Error> {
+        let request = SubscribeRequest { kind: Some(kind) };
         self.requests
             .send(request)
             .map_err(|_| Error::stream_ended())

@@ -110,6 +110,7 @@ fn subscribe(broker: &mut Broker, max_messages: u32) -> ConsumerId {
         max_bytes: 16 << 20,
         lease: None,
         auto_ack: false,
+        limit: None,
     };
     broker.subscribe("q", options).expect("there is room")
 }

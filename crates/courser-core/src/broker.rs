@@ -67,8 +67,8 @@ pub struct Broker {
     sync_records: bool,
     /// Queues that the index may still have.
     deleted_queues: Vec<QueueId>,
-    /// Consumers whose queue was deleted, with its name.
-    ended: Vec<(ConsumerId, Arc<str>)>,
+    /// Consumers whose queue was deleted.
+    ended: Vec<ConsumerId>,
     /// Chunks of the index whose queue it does not have: of a checkpoint that did not finish.
     stray_chunks: Vec<(QueueId, ChunkNo)>,
     /// Consumers for whose connection an entry waits.
@@ -168,9 +168,9 @@ impl Broker {
         }
     }
 
-    /// Consumers whose queue was deleted since the last time, with its name.
+    /// Consumers whose queue was deleted since the last time.
     #[must_use]
-    pub fn drain_ended(&mut self) -> Vec<(ConsumerId, Arc<str>)> {
+    pub fn drain_ended(&mut self) -> Vec<ConsumerId> {
         std::mem::take(&mut self.ended)
     }
 

@@ -20,6 +20,8 @@ pub struct ConsumerOptions {
     pub lease: Option<Duration>,
     /// Acked as they are handed over.
     pub auto_ack: bool,
+    /// Deliveries in all: after so many, none follow.
+    pub limit: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -36,6 +38,8 @@ pub(crate) struct Consumer {
     taken_bytes: u64,
     /// Stands in its queue's line.
     pub(crate) in_line: bool,
+    /// Wants no more.
+    drained: bool,
     /// Something did not fit only because its connection has not taken what it was handed.
     blocked: bool,
     /// What it was given, oldest first; some of it may be settled.
@@ -54,6 +58,7 @@ impl Consumer {
             taken: 0,
             taken_bytes: 0,
             in_line: false,
+            drained: false,
             blocked: false,
             leases: VecDeque::new(),
         }
@@ -70,6 +75,13 @@ impl Consumer {
     /// Whether one more message is within what it asked for, unless its size is too much.
     pub(crate) fn has_credit(&self) -> bool {
         self.held < u64::from(self.options.max_messages)
+            && !self.drained
+            && self.options.limit.is_none_or(|limit| self.handed < limit)
+    }
+
+    /// Wants no more, and keeps what it holds.
+    pub(crate) fn drain(&mut self) {
+        self.drained = true;
     }
 
     /// Whether a message of `size` bytes may be handed to it now.

@@ -1,9 +1,7 @@
 //! Whatever can happen to the engine, as one closed list.
 
-use std::time::Duration;
-
 use courser_core::{
-    id::ConsumerId,
+    id::{ConsumerId, LeaseId},
     options::QueueOptions,
     stats::{Peek, QueueView},
 };
@@ -12,10 +10,10 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use crate::{
     loader::Loaded,
     request::{
-        Confirm, Delivery, Event, Open, Peeked, Publish, PublishError, Published, QueueError,
-        Redrive, Settled, Settlement, Snapshot,
+        Confirm, Open, Peeked, Publish, PublishError, Published, QueueError, Redrive, Settled,
+        Settlement, Snapshot,
     },
-    subscription::Flow,
+    subscription::Subscription,
 };
 
 /// An answer that is awaited by one caller.
@@ -27,14 +25,22 @@ pub(crate) enum Command {
     Publish(PublishCommand),
     Subscribe {
         open: Open,
-        events: mpsc::UnboundedSender<Event>,
-        flow: Flow,
-        reply: Reply<Result<ConsumerId, QueueError>>,
+        reply: Reply<Result<Subscription, QueueError>>,
     },
     /// The connection has taken more of what was handed to it; its flow says how much.
     Taken,
-    /// The subscription ended from the consumer's side.
+    /// The consumer wants no more deliveries; [`Event::Drained`] comes after the last.
+    Drain {
+        consumer: ConsumerId,
+    },
+    /// The subscription ended from the consumer's side. What was taken and has not gone out is given
+    /// back without blame.
     Unsubscribe {
+        consumer: ConsumerId,
+        unsent: Vec<LeaseId>,
+    },
+    /// The same, and what it holds stays leased.
+    Detach {
         consumer: ConsumerId,
     },
     /// A settle over a subscription; the result goes over its events.
@@ -46,11 +52,6 @@ pub(crate) enum Command {
     Settle {
         settlements: Vec<Settlement>,
         reply: Reply<Result<Settled, QueueError>>,
-    },
-    Pull {
-        open: Open,
-        wait: Duration,
-        reply: Reply<Result<Vec<Delivery>, QueueError>>,
     },
     CreateQueue {
         name: String,

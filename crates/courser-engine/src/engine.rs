@@ -18,7 +18,6 @@ use std::{
 
 use courser_core::{
     broker::{Broker, RedriveTask},
-    error::Unavailable,
     id::{ChunkNo, ConsumerId, QueueId},
     random::Random,
     record::Chunk,
@@ -34,16 +33,16 @@ use crate::{
     failure::Failure,
     limits,
     loader::Load,
-    pull::Pulls,
     recent::Recent,
     request::{CommitStats, Ended, Event, Health, QueueError},
-    turn::{Output, Turn},
+    turn::Turn,
 };
 use deliver::Outlet;
 
 pub(crate) struct Engine {
     pub(crate) broker: Broker,
     pub(crate) inbox: mpsc::Receiver<Command>,
+    pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) turns: SyncSender<Turn>,
     pub(crate) loads: Sender<Load>,
     pub(crate) store: Arc<dyn Store>,
@@ -55,7 +54,6 @@ pub(crate) struct Engine {
     pub(crate) stats: Arc<Mutex<CommitStats>>,
     /// Where what is delivered goes.
     pub(crate) outlets: FxHashMap<ConsumerId, Outlet>,
-    pub(crate) pulls: Pulls,
     pub(crate) redrives: VecDeque<RedriveJob>,
     pub(crate) progress: Progress,
     /// Consumers that wait for their connection to take what they were handed.
@@ -125,11 +123,9 @@ impl Engine {
             .map(|at| at + limits::CHECKPOINT_INTERVAL);
         let may_begin = !self.progress.under_way && self.failure.get().is_none();
         let checkpoint = checkpoint.filter(|_| may_begin);
-        let core = self.broker.poll_timeout();
         checkpoint
             .into_iter()
-            .chain(core)
-            .chain(self.pulls.poll_timeout())
+            .chain(self.broker.poll_timeout())
             .min()
     }
 
@@ -137,7 +133,7 @@ impl Engine {
         let now = self.clock.now();
         let mut turn = Turn::default();
         self.again = false;
-        self.pass_time(now, &mut turn);
+        self.pass_time(now);
         for command in commands.drain(..) {
             self.apply(command, now, &mut turn);
         }
@@ -146,25 +142,18 @@ impl Engine {
         self.submit(turn, now);
     }
 
-    fn pass_time(&mut self, now: Timestamp, turn: &mut Turn) {
+    fn pass_time(&mut self, now: Timestamp) {
         if self.broker.poll_timeout().is_some_and(|at| at <= now) {
             self.note_all_taken();
             self.with_pager(|broker, pager| broker.handle_timeout(now, pager));
         }
         self.note_taken_by_blocked();
-        while let Some(consumer) = self.pulls.next_expired(now) {
-            self.end_pull(consumer, now, turn);
-        }
     }
 
     /// Passes on what became true and what is to be said.
     fn submit(&mut self, mut turn: Turn, now: Timestamp) {
         let drained = self.broker.drain_records();
-        for (consumer, queue) in self.broker.drain_ended() {
-            if let Some(reply) = self.pulls.take(consumer) {
-                let name = queue.to_string();
-                drop(reply.send(Err(QueueError::NotFound { name })));
-            }
+        for consumer in self.broker.drain_ended() {
             self.end_outlet(consumer, Ended::QueueDeleted, &mut turn);
         }
         turn.records = drained.records;
@@ -226,22 +215,13 @@ impl Engine {
         run(&mut self.broker, &mut pager)
     }
 
-    /// Ends every subscription and every pull.
+    /// Ends every subscription.
     fn end_all(&mut self, ended: Ended) {
         if let (Ended::StoreFailed, Some(reason)) = (ended, self.failure.get()) {
             self.health
                 .send_replace(Health::StoreFailed(reason.to_owned()));
         }
-        let why = match ended {
-            Ended::StoreFailed => Unavailable::StoreFailed,
-            Ended::ShuttingDown | Ended::QueueDeleted => Unavailable::ShuttingDown,
-        };
         let mut turn = Turn::default();
-        for consumer in self.pulls.consumers() {
-            if let Some(reply) = self.pulls.take(consumer) {
-                drop(reply.send(Err(why.into())));
-            }
-        }
         let consumers: Vec<_> = self.outlets.keys().copied().collect();
         for consumer in consumers {
             self.end_outlet(consumer, ended, &mut turn);
@@ -250,14 +230,9 @@ impl Engine {
     }
 
     pub(crate) fn end_outlet(&mut self, consumer: ConsumerId, ended: Ended, turn: &mut Turn) {
-        if let Some(outlet) = self.outlets.remove(&consumer)
-            && let Some(events) = outlet.events
-        {
-            turn.outputs.push(Output::Event {
-                consumer,
-                events,
-                event: Event::Ended(ended),
-            });
+        if let Some(outlet) = self.outlets.remove(&consumer) {
+            turn.outputs
+                .push(outlet.event(consumer, Event::Ended(ended)));
         }
     }
 

@@ -7,16 +7,20 @@ use std::{
 };
 
 use courser_core::{error::Unavailable, options::QueueOptions, stats::QueueView};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot, watch},
+    time::timeout,
+};
 
 use crate::{
     command::{Command, OptionsChange, Permits, PublishCommand, PublishReply, Reply},
     limits,
     request::{
-        Confirm, Delivery, Health, Open, Peek, Peeked, Publish, PublishError, Published,
-        QueueError, Redrive, Settled, Settlement, Snapshot,
+        Confirm, Delivery, Ended, Event, Health, Open, Peek, Peeked, Publish, PublishError,
+        Published, QueueError, Redrive, Settled, Settlement, Snapshot,
     },
-    subscription::{Flow, Settler, Subscription, settles_waiting},
+    subscription::Subscription,
+    turn::store_failed,
 };
 
 /// Speaks to the engine. Every call is answered, with an error when the engine has ended.
@@ -83,29 +87,9 @@ impl BrokerHandle {
     /// # Errors
     /// `NotFound`, `TooManyConsumers`, `Unavailable`.
     pub async fn subscribe(&self, open: Open) -> Result<Subscription, QueueError> {
-        let (sender, events) = mpsc::unbounded_channel();
-        let flow = Flow::default();
-        let of_engine = flow.clone();
-        let consumer = self
-            .ask(|reply| Command::Subscribe {
-                open,
-                events: sender,
-                flow: of_engine,
-                reply,
-            })
+        self.ask(|reply| Command::Subscribe { open, reply })
             .await
-            .unwrap_or_else(|| Err(ended()))?;
-        let commands = self.commands.clone();
-        let settler = Settler {
-            consumer,
-            commands,
-            waiting: settles_waiting(),
-        };
-        Ok(Subscription {
-            settler,
-            events,
-            flow,
-        })
+            .unwrap_or_else(|| Err(ended()))
     }
 
     /// Takes up to `open.max_messages` entries, waiting up to `wait` for the first.
@@ -113,9 +97,27 @@ impl BrokerHandle {
     /// # Errors
     /// `NotFound`, `TooManyConsumers`, `Unavailable`.
     pub async fn pull(&self, open: Open, wait: Duration) -> Result<Vec<Delivery>, QueueError> {
-        self.ask(|reply| Command::Pull { open, wait, reply })
-            .await
-            .unwrap_or_else(|| Err(ended()))
+        let name = open.queue.clone();
+        let limit = Some(open.max_messages.into());
+        let mut subscription = self.subscribe(Open { limit, ..open }).await?;
+        let mut deliveries = Vec::new();
+        let first = timeout(wait, subscription.peek()).await;
+        let mut next = first.unwrap_or_else(|_| Some(Event::Deliveries(Vec::new())));
+        // What else is there comes with it, and nothing after that.
+        subscription.settler().drain().await;
+        loop {
+            match next.ok_or_else(ended)? {
+                Event::Deliveries(more) => deliveries.extend(more),
+                Event::Drained => break,
+                Event::Settled(_) => {}
+                Event::Ended(Ended::QueueDeleted) => return Err(QueueError::NotFound { name }),
+                Event::Ended(Ended::ShuttingDown) => return Err(ended()),
+                Event::Ended(Ended::StoreFailed) => return Err(store_failed()),
+            }
+            next = subscription.peek().await;
+        }
+        subscription.detach().await;
+        Ok(deliveries)
     }
 
     /// Settles leases, whoever they were given to.

@@ -12,7 +12,6 @@ mod handle;
 mod keeper;
 mod limits;
 mod loader;
-mod pull;
 mod recent;
 pub mod request;
 mod start;

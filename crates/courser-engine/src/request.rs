@@ -77,6 +77,8 @@ pub struct Open {
     pub lease: Option<Duration>,
     /// Acked as they are handed over.
     pub auto_ack: bool,
+    /// Deliveries in all: after so many, none follow.
+    pub limit: Option<u64>,
 }
 
 /// One hand-over of an entry.
@@ -121,6 +123,8 @@ pub enum Event {
     Deliveries(Vec<Delivery>),
     /// Results of one settle.
     Settled(Settled),
+    /// There will be no more deliveries: the consumer has asked for that.
+    Drained,
     /// The last event.
     Ended(Ended),
 }

@@ -38,7 +38,6 @@ use crate::{
     keeper::Keeper,
     limits,
     loader::Loader,
-    pull::Pulls,
     recent::Recent,
     request::{CommitStats, Health},
 };
@@ -140,6 +139,7 @@ fn launch(
     let engine = Engine {
         broker,
         inbox,
+        commands: commands.clone(),
         turns,
         loads,
         store,
@@ -150,7 +150,6 @@ fn launch(
         recent,
         stats,
         outlets: Default::default(),
-        pulls: Pulls::default(),
         redrives: VecDeque::new(),
         progress,
         blocked: Vec::new(),

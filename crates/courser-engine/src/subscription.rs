@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use courser_core::id::ConsumerId;
+use courser_core::id::{ConsumerId, LeaseId};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::{
@@ -58,9 +58,9 @@ impl Flow {
 /// Settles over a subscription; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Settler {
-    pub(crate) consumer: ConsumerId,
-    pub(crate) commands: mpsc::Sender<Command>,
-    pub(crate) waiting: Arc<Semaphore>,
+    consumer: ConsumerId,
+    commands: mpsc::Sender<Command>,
+    waiting: Arc<Semaphore>,
 }
 
 impl Settler {
@@ -80,17 +80,53 @@ impl Settler {
             .await
             .is_ok()
     }
+
+    /// Asks for no more deliveries; [`Event::Drained`] comes after the last one. What is held can be
+    /// settled as before. `false` when the broker has ended.
+    pub async fn drain(&self) -> bool {
+        let consumer = self.consumer;
+        self.commands
+            .send(Command::Drain { consumer })
+            .await
+            .is_ok()
+    }
 }
 
 /// A consumer of a queue. When it is dropped, what it holds goes back to the queue.
 #[derive(Debug)]
 pub struct Subscription {
-    pub(crate) settler: Settler,
-    pub(crate) events: mpsc::UnboundedReceiver<Event>,
+    settler: Settler,
+    events: mpsc::UnboundedReceiver<Event>,
     pub(crate) flow: Flow,
+    /// Taken, and never sent to the consumer.
+    unsent: Vec<LeaseId>,
+    /// The engine knows of the end.
+    over: bool,
 }
 
 impl Subscription {
+    /// That of `consumer`, and where its events go. From here on, dropping it tells the engine of its
+    /// end: also when nobody waits for it any more.
+    pub(crate) fn new(
+        consumer: ConsumerId,
+        commands: mpsc::Sender<Command>,
+    ) -> (Self, mpsc::UnboundedSender<Event>) {
+        let (sender, events) = mpsc::unbounded_channel();
+        let waiting = Arc::new(Semaphore::new(limits::SETTLES_WAITING_MAX));
+        let subscription = Self {
+            settler: Settler {
+                consumer,
+                commands,
+                waiting,
+            },
+            events,
+            flow: Flow::default(),
+            unsent: Vec::new(),
+            over: false,
+        };
+        (subscription, sender)
+    }
+
     /// To settle what this subscription delivers.
     #[must_use]
     pub fn settler(&self) -> Settler {
@@ -121,6 +157,26 @@ impl Subscription {
         Some(event)
     }
 
+    /// The next event, whose deliveries do not count as sent.
+    pub(crate) async fn peek(&mut self) -> Option<Event> {
+        self.events.recv().await
+    }
+
+    /// Ends the subscription. What it holds goes back to the queue, and of that what the caller took
+    /// and never sent without blame.
+    pub fn leave(mut self, unsent: Vec<LeaseId>) {
+        self.unsent = unsent;
+    }
+
+    /// Ends the subscription; what it holds stays leased.
+    pub(crate) async fn detach(mut self) {
+        let consumer = self.settler.consumer;
+        if let Ok(place) = self.settler.commands.reserve().await {
+            place.send(Command::Detach { consumer });
+        }
+        self.over = true;
+    }
+
     fn take(&self, events: &[Event]) {
         let (mut messages, mut bytes) = (0, 0);
         for event in events {
@@ -133,7 +189,7 @@ impl Subscription {
                         .sum::<u64>();
                 }
                 Event::Settled(_) => self.settler.waiting.add_permits(1),
-                Event::Ended(_) => {}
+                Event::Drained | Event::Ended(_) => {}
             }
         }
         if messages > 0 && self.flow.add(messages, bytes) {
@@ -145,8 +201,12 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
+        if self.over {
+            return;
+        }
         let command = Command::Unsubscribe {
             consumer: self.settler.consumer,
+            unsent: std::mem::take(&mut self.unsent),
         };
         // The engine must hear of it, also when its inbox is full just now.
         if let Err(mpsc::error::TrySendError::Full(command)) =
@@ -159,9 +219,4 @@ impl Drop for Subscription {
             );
         }
     }
-}
-
-/// The bound on settles whose results were not taken.
-pub(crate) fn settles_waiting() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(limits::SETTLES_WAITING_MAX))
 }

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     command::{Command, Permits, PublishReply},
-    request::{Delivery, Ended, Event, Published},
+    request::{Ended, Event, Published},
 };
 
 /// One turn.
@@ -52,23 +52,15 @@ pub(crate) enum Output {
         events: mpsc::UnboundedSender<Event>,
         event: Event,
     },
-    Pulled {
-        reply: PullReply,
-        deliveries: Vec<Delivery>,
-    },
     /// Anything else: called with `true` when the turn is durable, with `false` when it failed.
     Call(Box<dyn FnOnce(bool) + Send>),
 }
-
-pub(crate) type PullReply =
-    crate::command::Reply<Result<Vec<Delivery>, courser_core::error::QueueError>>;
 
 impl std::fmt::Debug for Output {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Confirm { .. } => "Confirm",
             Self::Event { .. } => "Event",
-            Self::Pulled { .. } => "Pulled",
             Self::Call(_) => "Call",
         })
     }
@@ -93,12 +85,8 @@ impl Output {
             } => {
                 if events.send(event).is_err() {
                     // It is told again by the subscription's own end when the inbox is full.
-                    drop(commands.try_send(Command::Unsubscribe { consumer }));
-                }
-            }
-            Self::Pulled { reply, deliveries } => {
-                if let Err(Ok(deliveries)) = reply.send(Ok(deliveries)) {
-                    crate::pull::give_back(&deliveries, commands);
+                    let unsent = Vec::new();
+                    drop(commands.try_send(Command::Unsubscribe { consumer, unsent }));
                 }
             }
             Self::Call(call) => call(true),
@@ -113,7 +101,6 @@ impl Output {
                 drop(permits);
             }
             Self::Event { events, .. } => drop(events.send(Event::Ended(Ended::StoreFailed))),
-            Self::Pulled { reply, .. } => drop(reply.send(Err(store_failed()))),
             Self::Call(call) => call(false),
         }
     }

@@ -128,6 +128,7 @@ fn open(queue: &str) -> Open {
         consumer: "test".to_owned(),
         max_messages: 1_000,
         max_bytes: 16 * 1024 * 1024,
+        limit: None,
         lease: None,
         auto_ack: false,
     }
@@ -146,6 +147,7 @@ async fn deliveries(subscription: &mut Subscription, count: usize) -> Vec<Delive
         match subscription.next().await.expect("the subscription goes on") {
             Event::Deliveries(deliveries) => all.extend(deliveries),
             Event::Settled(_) => {}
+            Event::Drained => panic!("drained"),
             Event::Ended(ended) => panic!("ended: {ended:?}"),
         }
     }
@@ -394,13 +396,79 @@ async fn a_pull_whose_client_went_away_holds_nothing() {
     until(&broker, "q", |view| view.consumers.len() == 1).await;
     pull.abort();
     assert!(pull.await.unwrap_err().is_cancelled());
+    // Its place is gone before anything comes: nothing passes through it.
+    until(&broker, "q", |view| view.consumers.is_empty()).await;
     broker.publish(publish("q", &["a"])).await.unwrap();
-    until(&broker, "q", |view| {
-        view.ready == 1 && view.consumers.is_empty()
-    })
-    .await;
     let pulled = broker.pull(open("q"), Duration::ZERO).await.unwrap();
     assert_eq!(pulled[0].attempt, 1);
+    let view = broker.get_queue("q".to_owned()).await.unwrap();
+    assert_eq!((view.totals.delivered, view.totals.released), (1, 0));
+}
+
+#[tokio::test]
+async fn a_pull_with_auto_ack_takes_no_more_than_it_asked_for() {
+    let broker = broker(MemoryStore::new());
+    queue(&broker, "q").await;
+    broker
+        .publish(publish("q", &["a", "b", "c"]))
+        .await
+        .unwrap();
+    let two = Open {
+        max_messages: 2,
+        auto_ack: true,
+        ..open("q")
+    };
+    let pulled = broker.pull(two, Duration::ZERO).await.unwrap();
+    assert_eq!(payloads(&pulled), ["a", "b"]);
+    let view = broker.get_queue("q".to_owned()).await.unwrap();
+    assert_eq!((view.ready, view.totals.acked), (1, 2));
+}
+
+#[tokio::test]
+async fn a_consumer_that_drains_hears_what_was_the_last_delivery() {
+    let broker = forgetful(MemoryStore::new());
+    queue(&broker, "q").await;
+    broker.publish(publish("q", &["a", "b"])).await.unwrap();
+    let mut subscription = broker.subscribe(open("q")).await.unwrap();
+    assert!(subscription.settler().drain().await);
+    let mut delivered = Vec::new();
+    loop {
+        match subscription.next().await.unwrap() {
+            Event::Deliveries(more) => delivered.extend(more),
+            Event::Drained => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(payloads(&delivered), ["a", "b"]);
+    broker.publish(publish("q", &["c"])).await.unwrap();
+    let settler = subscription.settler();
+    assert!(settler.settle(ack(&delivered)).await);
+    assert!(
+        matches!(subscription.next().await, Some(Event::Settled(settled)) if settled.ok.len() == 2)
+    );
+    let view = broker.get_queue("q".to_owned()).await.unwrap();
+    assert_eq!((view.ready, view.leased, view.totals.delivered), (1, 0, 2));
+}
+
+#[tokio::test]
+async fn what_a_consumer_took_and_never_sent_goes_back_without_blame() {
+    let broker = broker(MemoryStore::new());
+    queue(&broker, "q").await;
+    broker
+        .publish(publish("q", &["sent", "unsent"]))
+        .await
+        .unwrap();
+    let mut first = broker.subscribe(open("q")).await.unwrap();
+    let taken = deliveries(&mut first, 2).await;
+    first.leave(vec![taken[1].lease_id]);
+    let mut second = broker.subscribe(open("q")).await.unwrap();
+    let unsent = deliveries(&mut second, 1).await.remove(0);
+    assert_eq!(
+        (unsent.message.payload.as_ref(), unsent.attempt),
+        (&b"unsent"[..], 1)
+    );
+    let view = broker.get_queue("q".to_owned()).await.unwrap();
+    assert_eq!((view.totals.released, view.totals.disconnected), (1, 1));
 }
 
 #[tokio::test]

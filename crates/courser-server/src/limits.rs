@@ -65,9 +65,6 @@ pub(crate) const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(15);
 pub(crate) const DELIVERIES_BYTES: u64 = 512 * 1024;
 /// Messages merged into one answer of a subscription.
 pub(crate) const DELIVERIES_MAX: usize = 1_000;
-/// How long the engine may take to hear what a consumer that left gives back; after that its leases end
-/// with blame.
-pub(crate) const GIVE_BACK_TIME_MAX: Duration = Duration::from_secs(1);
 /// Events taken from the engine at once.
 pub(crate) const EVENTS_AT_ONCE: usize = 64;
 

@@ -224,7 +224,7 @@ impl Broker {
         }
         for consumer in queue.consumers {
             self.consumers.remove(&consumer);
-            self.ended.push((consumer, Arc::clone(&definition.name)));
+            self.ended.push(consumer);
         }
         self.leases.forget_queue(id);
         self.due

@@ -106,7 +106,14 @@ impl Broker {
         self.activate(queue);
     }
 
-    /// A consumer needs no more, and what it holds stays leased.
+    /// A consumer wants no more deliveries, and goes on settling what it holds.
+    pub fn drain(&mut self, consumer: ConsumerId) {
+        if let Some(of) = self.consumers.get_mut(&consumer) {
+            of.drain();
+        }
+    }
+
+    /// A consumer is gone, and what it holds stays leased.
     pub fn detach(&mut self, consumer: ConsumerId) {
         let Some(of) = self.consumers.get(&consumer) else {
             return;

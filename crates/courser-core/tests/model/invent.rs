@@ -29,6 +29,7 @@ pub(crate) enum Operation {
     Settle(LeaseId, Verdict),
     /// The oldest leases of a consumer.
     SettleMany(ConsumerId, usize, Verdict),
+    Drain(ConsumerId),
     Disconnect(ConsumerId),
     Detach(ConsumerId),
     Wait(Duration),
@@ -110,7 +111,8 @@ impl Inventor {
             32..50 => Operation::Deliver(self.pick(&[1, 10, 5_000]).unwrap()),
             50..53 => self.with_consumer(model, |this, id| Operation::Taken(id, this.below(50))),
             53..63 => self.settle(model),
-            63..75 => self.with_consumer(model, |this, id| {
+            63 => self.with_consumer(model, |_, id| Operation::Drain(id)),
+            64..75 => self.with_consumer(model, |this, id| {
                 let count = this.below(this.credit + 1) as usize;
                 Operation::SettleMany(id, count, this.verdict())
             }),
@@ -196,6 +198,7 @@ impl Inventor {
                 None
             },
             auto_ack: self.one_in(12),
+            limit: self.one_in(8).then(|| 1 + self.below(50)),
         };
         Operation::Subscribe(self.queue(model), options)
     }

@@ -72,6 +72,7 @@ pub(crate) struct Consumer {
     /// The sizes of what it was handed.
     pub(crate) handed: Vec<u32>,
     pub(crate) taken: usize,
+    pub(crate) drained: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -213,7 +214,10 @@ impl Model {
         let (consumer, size) = (&self.consumers[&id], u64::from(size));
         let unsent = &consumer.handed[consumer.taken..];
         let unsent_bytes: u64 = unsent.iter().map(|size| u64::from(*size)).sum();
+        let handed = consumer.handed.len() as u64;
         consumer.held < u64::from(consumer.options.max_messages)
+            && !consumer.drained
+            && consumer.options.limit.is_none_or(|limit| handed < limit)
             && (consumer.held == 0 || consumer.held_bytes + size <= consumer.options.max_bytes)
             && (unsent.len() as u64) < limits::UNSENT_MESSAGES_MAX
             && (unsent_bytes == 0 || unsent_bytes + size <= limits::UNSENT_BYTES_MAX)

@@ -113,6 +113,10 @@ impl Runner {
                     self.settle(lease_id, verdict.clone());
                 }
             }
+            Operation::Drain(id) => {
+                self.broker.drain(id);
+                self.model.consumers.get_mut(&id).unwrap().drained = true;
+            }
             Operation::Disconnect(id) => {
                 self.broker.handle_disconnect(id, self.model.now);
                 self.model.disconnect(id);
@@ -398,6 +402,7 @@ impl Runner {
             held_bytes: 0,
             handed: Vec::new(),
             taken: 0,
+            drained: false,
         };
         self.model.consumers.insert(id, consumer);
     }

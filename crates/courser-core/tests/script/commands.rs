@@ -86,7 +86,7 @@ impl World {
                 let handed = self.deliver(words.number("limit").unwrap_or(1_000));
                 show::handed(self, &handed)
             }
-            "taken" | "disconnect" | "detach" => self.client(command, &words),
+            "taken" | "drain" | "disconnect" | "detach" => self.client(command, &words),
             "ack" | "release" | "nack" | "reject" | "extend" => self.settle(command, &words),
             "blocked" => show::blocked(self),
             "ended" => show::ended(self),
@@ -249,6 +249,7 @@ impl World {
             max_bytes: words.number("bytes").unwrap_or(1 << 30),
             lease: words.duration("lease"),
             auto_ack: words.has("auto_ack"),
+            limit: words.number("limit"),
         };
         answer(self.broker.subscribe(queue, options), |id| {
             let leases = self.clients.remove(&name).map(|client| client.leases);
@@ -271,6 +272,7 @@ impl World {
         let id = self.clients[words.plain(0).expect("a consumer is named")].id;
         match (command, words.plain(1)) {
             ("taken", Some(count)) => self.take(id, count.parse().unwrap()),
+            ("drain", _) => self.broker.drain(id),
             ("disconnect", _) => self.broker.handle_disconnect(id, self.now),
             _ => self.broker.detach(id),
         }

@@ -265,6 +265,44 @@ fn auto_ack_stops_at_the_window_of_the_connection() {
 }
 
 #[test]
+fn a_consumer_with_a_limit_is_given_so_many_and_no_more() {
+    check(
+        "
+        queue q lease=30s
+        publish q 1..5
+        subscribe alice limit=3
+        deliver -> alice: 1..3(1)
+        ack alice 1
+        release alice 2
+        deliver -> nothing
+        subscribe bob auto_ack limit=1
+        deliver -> bob: 2(1)
+        counts q -> ready=2 leased=1 acked=2 delivered=4
+        ",
+    );
+}
+
+#[test]
+fn a_consumer_that_drains_settles_what_it_holds_and_gets_no_more() {
+    check(
+        "
+        queue q lease=30s
+        publish q a, b, c
+        subscribe alice credit=2
+        deliver -> alice: a(1), b(1)
+        drain alice
+        ack alice a -> ok
+        release alice b -> ok
+        deliver -> nothing
+        subscribe bob
+        deliver -> bob: b(1), c(1)
+        disconnect alice
+        counts q -> ready=0 leased=2 disconnected=0
+        ",
+    );
+}
+
+#[test]
 fn a_consumer_needs_its_queue() {
     check(
         "

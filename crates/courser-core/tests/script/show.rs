@@ -125,7 +125,7 @@ pub(crate) fn blocked(world: &mut World) -> String {
 /// The names of consumers whose queue was deleted.
 pub(crate) fn ended(world: &mut World) -> String {
     let ended = world.broker.drain_ended();
-    let names: Vec<_> = ended.iter().map(|(id, _)| world.name_of(*id)).collect();
+    let names: Vec<_> = ended.iter().map(|id| world.name_of(*id)).collect();
     if names.is_empty() {
         "nobody".to_owned()
     } else {

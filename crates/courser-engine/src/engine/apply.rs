@@ -1,6 +1,6 @@
 //! What each command does.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use courser_core::{
     broker::{ConsumerOptions, RedriveTask},
@@ -10,7 +10,6 @@ use courser_core::{
     options::Durability,
     time::Timestamp,
 };
-use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::{Engine, RedriveJob, deliver::Outlet};
@@ -21,8 +20,8 @@ use crate::{
         Event, Health, Open, Peek, Peeked, Publish, Published, QueueError, Redrive, Settled,
         Settlement, Snapshot,
     },
-    subscription::Flow,
-    turn::{Output, PullReply, Turn, store_failed},
+    subscription::Subscription,
+    turn::{Output, Turn, store_failed},
 };
 
 impl Engine {
@@ -33,17 +32,12 @@ impl Engine {
         }
         match command {
             Command::Publish(command) => self.publish(command, now, turn),
-            Command::Subscribe {
-                open,
-                events,
-                flow,
-                reply,
-            } => {
-                self.subscribe(open, events, flow, reply, now);
-            }
+            Command::Subscribe { open, reply } => self.subscribe(open, reply),
             // The turn has looked what was taken already.
             Command::Taken => {}
-            Command::Unsubscribe { consumer } => self.unsubscribe(consumer, now),
+            Command::Drain { consumer } => self.drain(consumer, turn),
+            Command::Unsubscribe { consumer, unsent } => self.unsubscribe(consumer, unsent, now),
+            Command::Detach { consumer } => self.detach(consumer),
             Command::SettleOn {
                 consumer,
                 settlements,
@@ -56,7 +50,6 @@ impl Engine {
                 let settled = self.settle(settlements, now);
                 answer(turn, reply, Ok(settled));
             }
-            Command::Pull { open, wait, reply } => self.pull(open, wait, reply, now),
             Command::Loaded(loaded) => self.loaded(loaded, turn),
             Command::CheckpointDone => {
                 self.progress.under_way = false;
@@ -198,37 +191,15 @@ impl Engine {
 
     // ---- consume
 
-    fn subscribe(
-        &mut self,
-        open: Open,
-        events: mpsc::UnboundedSender<Event>,
-        flow: Flow,
-        reply: Reply<Result<ConsumerId, QueueError>>,
-        now: Timestamp,
-    ) {
+    fn subscribe(&mut self, open: Open, reply: Reply<Result<Subscription, QueueError>>) {
         let (queue, options) = consumer_options(open);
-        let subscribed = self.broker.subscribe(&queue, options);
-        if let Ok(consumer) = &subscribed {
-            self.outlets
-                .insert(*consumer, Outlet::new(Some(events), flow));
-        }
-        if let Err(Ok(consumer)) = reply.send(subscribed) {
-            self.unsubscribe(consumer, now);
-        }
-    }
-
-    fn pull(&mut self, open: Open, wait: Duration, reply: PullReply, now: Timestamp) {
-        let (queue, options) = consumer_options(open);
-        match self.broker.subscribe(&queue, options) {
-            Ok(consumer) => {
-                self.outlets
-                    .insert(consumer, Outlet::new(None, Flow::default()));
-                self.pulls.add(consumer, now + wait, reply);
-                // With no wait, the turn after this one ends it if nothing came.
-                self.again |= wait.is_zero();
-            }
-            Err(error) => drop(reply.send(Err(error))),
-        }
+        let subscribed = self.broker.subscribe(&queue, options).map(|consumer| {
+            let (subscription, events) = Subscription::new(consumer, self.commands.clone());
+            let outlet = Outlet::new(events, subscription.flow.clone());
+            self.outlets.insert(consumer, outlet);
+            subscription
+        });
+        drop(reply.send(subscribed));
     }
 
     fn settle_on(
@@ -239,13 +210,9 @@ impl Engine {
         turn: &mut Turn,
     ) {
         let settled = self.settle(settlements, now);
-        if let Some(events) = self.outlets.get(&consumer).and_then(|o| o.events.as_ref()) {
-            let event = Event::Settled(settled);
-            turn.outputs.push(Output::Event {
-                consumer,
-                events: events.clone(),
-                event,
-            });
+        if let Some(outlet) = self.outlets.get(&consumer) {
+            turn.outputs
+                .push(outlet.event(consumer, Event::Settled(settled)));
         }
     }
 
@@ -344,14 +311,15 @@ impl Command {
             | Self::Subscribe { .. }
             | Self::SettleOn { .. }
             | Self::Settle { .. }
-            | Self::Pull { .. }
             | Self::CreateQueue { .. }
             | Self::UpdateQueue { .. }
             | Self::DeleteQueue { .. }
             | Self::PurgeQueue { .. }
             | Self::Redrive { .. } => true,
             Self::Taken
+            | Self::Drain { .. }
             | Self::Unsubscribe { .. }
+            | Self::Detach { .. }
             | Self::GetQueue { .. }
             | Self::ListQueues { .. }
             | Self::Peek { .. }
@@ -371,7 +339,6 @@ fn refuse(command: Command) {
         }
         Command::Subscribe { reply, .. } => drop(reply.send(Err(store_failed()))),
         Command::Settle { reply, .. } => drop(reply.send(Err(store_failed()))),
-        Command::Pull { reply, .. } => drop(reply.send(Err(store_failed()))),
         Command::CreateQueue { reply, .. } => drop(reply.send(Err(store_failed()))),
         Command::UpdateQueue { reply, .. } => drop(reply.send(Err(store_failed()))),
         Command::DeleteQueue { reply, .. } => drop(reply.send(Err(store_failed()))),
@@ -407,6 +374,7 @@ fn consumer_options(open: Open) -> (String, ConsumerOptions) {
         max_bytes: open.max_bytes,
         lease: open.lease,
         auto_ack: open.auto_ack,
+        limit: open.limit,
     };
     (open.queue, options)
 }

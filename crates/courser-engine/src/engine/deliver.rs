@@ -5,7 +5,13 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use courser_core::{broker::HandOver, id::ConsumerId, message::Message, time::Timestamp};
+use courser_core::{
+    broker::HandOver,
+    id::{ConsumerId, LeaseId},
+    lease::{Settlement, Verdict},
+    message::Message,
+    time::Timestamp,
+};
 use tokio::sync::mpsc;
 
 use super::Engine;
@@ -18,11 +24,10 @@ use crate::{
 };
 
 /// Where the deliveries of one consumer go.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Outlet {
-    /// `None` for a pull.
-    pub(crate) events: Option<mpsc::UnboundedSender<Event>>,
-    pub(crate) flow: Flow,
+    events: mpsc::UnboundedSender<Event>,
+    flow: Flow,
     /// With their messages, to go out in this turn.
     batch: Vec<Delivery>,
     /// Behind a message that is not in memory, in order.
@@ -31,14 +36,29 @@ pub(crate) struct Outlet {
     loading: usize,
     /// Stands in the engine's list of those that are blocked.
     blocked: bool,
+    /// Is to be told once nothing waits.
+    draining: bool,
 }
 
 impl Outlet {
-    pub(crate) fn new(events: Option<mpsc::UnboundedSender<Event>>, flow: Flow) -> Self {
+    pub(crate) fn new(events: mpsc::UnboundedSender<Event>, flow: Flow) -> Self {
         Self {
             events,
             flow,
-            ..Self::default()
+            batch: Vec::new(),
+            waiting: VecDeque::new(),
+            loading: 0,
+            blocked: false,
+            draining: false,
+        }
+    }
+
+    /// An event for the consumer that this is the outlet of.
+    pub(crate) fn event(&self, consumer: ConsumerId, event: Event) -> Output {
+        Output::Event {
+            consumer,
+            events: self.events.clone(),
+            event,
         }
     }
 }
@@ -92,18 +112,13 @@ impl Engine {
         let Some(outlet) = self.outlets.get_mut(&consumer) else {
             return;
         };
-        if outlet.batch.is_empty() {
-            return;
+        if !outlet.batch.is_empty() {
+            let deliveries = Event::Deliveries(std::mem::take(&mut outlet.batch));
+            turn.outputs.push(outlet.event(consumer, deliveries));
         }
-        if let Some(events) = &outlet.events {
-            let event = Event::Deliveries(std::mem::take(&mut outlet.batch));
-            turn.outputs.push(Output::Event {
-                consumer,
-                events: events.clone(),
-                event,
-            });
-        } else if outlet.waiting.is_empty() {
-            self.answer_pull(consumer, turn);
+        if outlet.draining && outlet.waiting.is_empty() {
+            outlet.draining = false;
+            turn.outputs.push(outlet.event(consumer, Event::Drained));
         }
     }
 
@@ -147,40 +162,6 @@ impl Engine {
         self.flush(loaded.consumer, turn);
     }
 
-    fn answer_pull(&mut self, consumer: ConsumerId, turn: &mut Turn) {
-        let Some(outlet) = self.outlets.remove(&consumer) else {
-            return;
-        };
-        self.broker.detach(consumer);
-        if let Some(reply) = self.pulls.take(consumer) {
-            turn.outputs.push(Output::Pulled {
-                reply,
-                deliveries: outlet.batch,
-            });
-        }
-    }
-
-    /// A pull has waited long enough: nothing came, or it is on its way from the disk.
-    pub(super) fn end_pull(&mut self, consumer: ConsumerId, now: Timestamp, turn: &mut Turn) {
-        if self
-            .outlets
-            .get(&consumer)
-            .is_some_and(|outlet| !outlet.waiting.is_empty())
-        {
-            self.pulls.wait_on(consumer);
-            return;
-        }
-        let Some(reply) = self.pulls.take(consumer) else {
-            return;
-        };
-        self.broker.handle_disconnect(consumer, now);
-        self.outlets.remove(&consumer);
-        turn.outputs.push(Output::Pulled {
-            reply,
-            deliveries: Vec::new(),
-        });
-    }
-
     // ---- what connections have taken
 
     /// Entries wait for these consumers' connections: the engine is to be told when they take more.
@@ -220,9 +201,36 @@ impl Engine {
         }
     }
 
-    /// A consumer is gone.
-    pub(super) fn unsubscribe(&mut self, consumer: ConsumerId, now: Timestamp) {
+    /// A consumer wants no more.
+    pub(super) fn drain(&mut self, consumer: ConsumerId, turn: &mut Turn) {
+        self.broker.drain(consumer);
+        if let Some(outlet) = self.outlets.get_mut(&consumer) {
+            outlet.draining = true;
+            self.flush(consumer, turn);
+        }
+    }
+
+    /// A consumer is gone, and what it holds stays leased.
+    pub(super) fn detach(&mut self, consumer: ConsumerId) {
+        if self.outlets.remove(&consumer).is_some() {
+            self.broker.detach(consumer);
+        }
+    }
+
+    /// A consumer is gone, and what it holds goes back; without blame what it never saw.
+    pub(super) fn unsubscribe(
+        &mut self,
+        consumer: ConsumerId,
+        unsent: Vec<LeaseId>,
+        now: Timestamp,
+    ) {
         if let Some(outlet) = self.outlets.remove(&consumer) {
+            self.broker.drain(consumer);
+            for lease_id in unsent {
+                let verdict = Verdict::Release;
+                // One that ran out in the meantime is back already.
+                drop(self.broker.settle(now, Settlement { lease_id, verdict }));
+            }
             let (messages, bytes) = outlet.flow.taken();
             self.broker.handle_taken(consumer, messages, bytes);
             self.broker.handle_disconnect(consumer, now);

@@ -44,6 +44,7 @@ pub(crate) fn open_from_proto(open: v1::Open) -> Checked<Open> {
         )?,
         lease: lease_from_proto(open.lease)?,
         auto_ack: open.auto_ack,
+        limit: (open.limit > 0).then_some(open.limit),
     })
 }
 
@@ -66,6 +67,7 @@ pub(crate) fn pull_from_proto(pull: v1::PullRequest) -> Checked<(Open, Duration)
         max_bytes: number_or("max_bytes", pull.max_bytes, bytes_max, bytes_max)?,
         lease: lease_from_proto(pull.lease)?,
         auto_ack: pull.auto_ack,
+        limit: None,
     };
     Ok((open, wait.transpose()?.unwrap_or_default()))
 }

@@ -15,14 +15,14 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use courser_core::id::LeaseId;
 use courser_engine::{
     BrokerHandle, Settler, Subscription,
-    request::{Delivery, Ended, Event, Settlement, Verdict},
+    request::{Delivery, Ended, Event},
     tasks,
 };
 use courser_proto::v1::{self, subscribe_request};
 use tokio::{
-    runtime::Handle,
     task::JoinHandle,
     time::{Instant, Sleep, sleep, timeout},
 };
@@ -49,7 +49,7 @@ pub(crate) struct DeliveryStream {
     /// Ends with why the requests ended; none once the consumer has said its last.
     reader: Option<JoinHandle<Result<(), Status>>>,
     /// Deliveries that came after that.
-    unwanted: Vec<Settlement>,
+    unwanted: Vec<LeaseId>,
     heartbeat: Pin<Box<Sleep>>,
 }
 
@@ -138,6 +138,7 @@ impl DeliveryStream {
                     self.unanswered.fetch_sub(1, Ordering::AcqRel);
                     return Some(Next::Frame(DeliveryFrame::Settled(settled)));
                 }
+                Event::Drained => return Some(Next::Frame(DeliveryFrame::Drained)),
                 Event::Ended(ended) => {
                     return Some(Next::End(Some(ended_to_status(ended, &self.queue))));
                 }
@@ -153,7 +154,7 @@ impl DeliveryStream {
         let (wanted, unwanted): (_, Vec<_>) = deliveries
             .into_iter()
             .partition(|delivery| delivery.lease_id.0 == 0);
-        self.unwanted.extend(unwanted.iter().map(release));
+        self.unwanted.extend(unwanted.iter().map(|d| d.lease_id));
         wanted
     }
 
@@ -186,18 +187,10 @@ impl DeliveryStream {
         let mut unsent = mem::take(&mut self.unwanted);
         for event in self.taken.drain(..) {
             if let Event::Deliveries(deliveries) = event {
-                unsent.extend(deliveries.iter().filter(|d| d.lease_id.0 != 0).map(release));
+                unsent.extend(deliveries.iter().map(|d| d.lease_id));
             }
         }
-        // While the runtime ends, the leases simply end with it.
-        if !unsent.is_empty() && Handle::try_current().is_ok() {
-            tasks::spawn("give back", async move {
-                // A consumer that left many results untaken has no room for one more settle.
-                let settler = subscription.settler();
-                drop(timeout(limits::GIVE_BACK_TIME_MAX, settler.settle(unsent)).await);
-                drop(subscription);
-            });
-        }
+        subscription.leave(unsent);
     }
 }
 
@@ -228,13 +221,6 @@ impl Drop for DeliveryStream {
     }
 }
 
-fn release(delivery: &Delivery) -> Settlement {
-    Settlement {
-        lease_id: delivery.lease_id,
-        verdict: Verdict::Release,
-    }
-}
-
 fn bytes_of(deliveries: &[Delivery]) -> u64 {
     deliveries
         .iter()
@@ -261,11 +247,17 @@ async fn read_settles(
     while let Some(request) = requests.message().await? {
         let settlements = match request.kind {
             Some(subscribe_request::Kind::Settle(settle)) => settlements_from_proto(settle)?,
+            Some(subscribe_request::Kind::Drain(_)) => {
+                if !settler.drain().await {
+                    return Err(shutting_down());
+                }
+                continue;
+            }
             Some(subscribe_request::Kind::Open(_)) => {
                 let problem = "must be set in the first request of a stream only";
                 return Err(InvalidField::new("open", problem).into());
             }
-            None => return Err(InvalidField::new("settle", "must be set").into()),
+            None => return Err(InvalidField::new("settle", "or `drain` must be set").into()),
         };
         unanswered.fetch_add(1, Ordering::AcqRel);
         if !settler.settle(settlements).await {

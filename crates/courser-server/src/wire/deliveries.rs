@@ -14,6 +14,7 @@ pub(crate) enum DeliveryFrame {
     Deliveries(Vec<Delivery>),
     Settled(Settled),
     Heartbeat,
+    Drained,
 }
 
 impl WireMessage for DeliveryFrame {
@@ -37,7 +38,7 @@ impl WireMessage for DeliveryFrame {
                 lengths.push(bytes);
                 nested_len(bytes)
             }
-            Self::Heartbeat => nested_len(0),
+            Self::Heartbeat | Self::Drained => nested_len(0),
         }
     }
 
@@ -55,6 +56,7 @@ impl WireMessage for DeliveryFrame {
                 write_settled(settled, buffer);
             }
             Self::Heartbeat => write_nested(3, 0, buffer),
+            Self::Drained => write_nested(4, 0, buffer),
         }
     }
 }

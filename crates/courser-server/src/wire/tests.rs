@@ -86,6 +86,8 @@ fn results_of_settles_and_heartbeats_are_written_as_prost_would() {
     }
     let kind = subscribe_response::Kind::Heartbeat(v1::Heartbeat {});
     check_frame(&DeliveryFrame::Heartbeat, kind);
+    let kind = subscribe_response::Kind::Drained(v1::Drained {});
+    check_frame(&DeliveryFrame::Drained, kind);
 }
 
 #[test]

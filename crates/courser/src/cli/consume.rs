@@ -1,33 +1,35 @@
 //! `courser consume`
 //!
-//! It pulls rather than subscribes: a pull takes exactly as many entries as are still wanted, while a
-//! subscription would be given more than it settles, and would fail them when it leaves.
+//! It subscribes, so that what it holds goes back at once when it is killed. With a count it asks for
+//! so many and no more; what came and was not printed it gives back without blame.
 
-use std::{io, pin::pin, time::Duration};
+use std::{
+    io::{self, Write as _},
+    time::Duration,
+};
 
 use anyhow::bail;
 use courser_client::{
-    Client, ConsumerOptions, to_wire_duration,
-    wire::{self, Delivery, Nack, Reject, Settle},
+    Client, Consumer, ConsumerOptions, Delivery, to_wire_duration,
+    wire::{self, Nack, Queue, Reject, Settle},
 };
-use tokio::{
-    signal,
-    time::{Instant, timeout},
-};
+use tokio::{signal, time::timeout};
 
 use crate::cli::{
-    output::{Format, Output, to_json, utf8_or_base64},
+    output::{Format, Output, utf8_or_base64},
     value,
 };
 
-/// Entries taken at once when no count is given.
-const BATCH: u64 = 100;
-/// Messages held until the end with --release: less than the broker settles in one request.
-const HELD_MAX: usize = 9_000;
-/// Bytes taken at once.
-const BATCH_BYTES: u64 = 4 * 1024 * 1024;
-/// The longest wait that the broker grants one pull.
-const WAIT_MAX: Duration = Duration::from_secs(60);
+/// Messages on their way at once.
+const BATCH: u32 = 100;
+/// Messages held until the end with --release: as many as the broker settles in one request.
+const HELD_MAX: u32 = 10_000;
+/// Their bytes: as many as the broker lets one consumer hold.
+const HELD_BYTES: u64 = 256 * 1024 * 1024;
+/// How long the broker may take to settle.
+const SETTLE_TIME_MAX: Duration = Duration::from_secs(60);
+/// How long giving back the rest may take at the end.
+const CLOSE_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Take messages from a queue and settle them.
 #[derive(Debug, clap::Args)]
@@ -75,78 +77,119 @@ pub(super) struct Consume {
     consumer: String,
 }
 
+/// What was taken so far.
+struct Taken {
+    /// How many are still wanted.
+    left: u64,
+    /// The last one takes; the others only hold.
+    consumers: Vec<Consumer>,
+    /// Leases to be released at the end.
+    held: Vec<u64>,
+}
+
+impl Taken {
+    fn is_full(&self) -> bool {
+        self.left == 0 || self.held.len() >= HELD_MAX as usize
+    }
+}
+
 impl Consume {
     pub(super) async fn run(&self, client: &Client, output: &mut Output) -> anyhow::Result<()> {
-        let mut interrupted = pin!(signal::ctrl_c());
-        let mut left = self.count.unwrap_or(u64::MAX);
-        let mut held = Vec::new();
-        while left > 0 && held.len() < HELD_MAX {
-            let deliveries = tokio::select! {
-                deliveries = self.pull(client, left) => deliveries?,
-                _ = &mut interrupted => break,
-            };
-            if deliveries.is_empty() {
-                break;
+        tell_if_paused(&client.get_queue(&self.queue).await?);
+        let mut taken = Taken {
+            left: self.count.unwrap_or(u64::MAX),
+            consumers: Vec::new(),
+            held: Vec::new(),
+        };
+        let result = tokio::select! {
+            result = self.take(client, output, &mut taken) => result,
+            _ = signal::ctrl_c() => Ok(()),
+        };
+        let released = release(client, taken.held).await;
+        for consumer in taken.consumers {
+            // A connection that hangs must not hang this command for ever; the broker gives back what
+            // the consumer held once it notices.
+            drop(timeout(CLOSE_TIME_MAX, consumer.close()).await);
+        }
+        result.and(released)
+    }
+
+    async fn take(
+        &self,
+        client: &Client,
+        output: &mut Output,
+        taken: &mut Taken,
+    ) -> anyhow::Result<()> {
+        loop {
+            let left = taken.left;
+            let consumer = client.consumer(self.options(left)).await?;
+            taken.consumers.push(consumer);
+            self.take_from_last(client, output, taken).await?;
+            // Without a wait, one subscription gives only what the broker has at hand.
+            if !self.wait.is_zero() || taken.left == left || taken.is_full() {
+                return Ok(());
             }
-            left -= deliveries.len() as u64;
-            let leases = deliveries.iter().map(|delivery| delivery.lease_id);
+        }
+    }
+
+    fn options(&self, left: u64) -> ConsumerOptions {
+        let credit = if self.release { HELD_MAX } else { BATCH };
+        ConsumerOptions {
+            queue: self.queue.clone(),
+            consumer: self.consumer.clone(),
+            max_messages: u32::try_from(left).map_or(credit, |left| left.min(credit)),
+            max_bytes: if self.release { HELD_BYTES } else { 0 },
+            lease: self.lease,
+            auto_ack: false,
+            limit: self.count.map_or(0, |_| left),
+        }
+    }
+
+    /// Takes from the consumer that came last, until there was nothing for `wait`.
+    async fn take_from_last(
+        &self,
+        client: &Client,
+        output: &mut Output,
+        taken: &mut Taken,
+    ) -> anyhow::Result<()> {
+        if self.wait.is_zero()
+            && let Some(consumer) = taken.consumers.last()
+        {
+            consumer.drain();
+        }
+        while !taken.is_full()
+            && let Some(consumer) = taken.consumers.last_mut()
+        {
+            let deliveries = if self.follow || self.wait.is_zero() {
+                consumer.next_batch().await?
+            } else {
+                let next = timeout(self.wait, consumer.next_batch()).await;
+                next.unwrap_or(Ok(None))?
+            };
+            let Some(deliveries) = deliveries else {
+                break;
+            };
+            taken.left = taken.left.saturating_sub(deliveries.len() as u64);
+            let leases = || deliveries.iter().map(|delivery| delivery.lease_id);
             if let Err(error) = self.print(output, &deliveries) {
                 // Nobody saw them, for example because `head` had enough.
-                let release = Settle {
-                    release: leases.collect(),
-                    ..Settle::default()
-                };
-                settle(client, release).await?;
+                release(client, leases().collect()).await?;
                 return Err(error.into());
             }
             if self.release {
-                held.extend(leases);
+                taken.held.extend(leases());
             } else {
-                settle(client, self.settlements(leases)).await?;
+                settle(client, self.settlements(leases())).await?;
             }
-        }
-        if !held.is_empty() {
-            settle(
-                client,
-                Settle {
-                    release: held,
-                    ..Settle::default()
-                },
-            )
-            .await?;
         }
         Ok(())
-    }
-
-    /// The next deliveries; none when there were none for `wait`.
-    async fn pull(&self, client: &Client, left: u64) -> anyhow::Result<Vec<Delivery>> {
-        let options = ConsumerOptions {
-            queue: self.queue.clone(),
-            consumer: self.consumer.clone(),
-            max_messages: u32::try_from(left.min(BATCH))?,
-            max_bytes: BATCH_BYTES,
-            lease: self.lease,
-            auto_ack: false,
-        };
-        let end = Instant::now() + self.wait;
-        loop {
-            let wait = if self.follow {
-                WAIT_MAX
-            } else {
-                end.saturating_duration_since(Instant::now())
-            };
-            let deliveries = client.pull(options.clone(), wait.min(WAIT_MAX)).await?;
-            if !deliveries.is_empty() || (!self.follow && Instant::now() >= end) {
-                return Ok(deliveries);
-            }
-        }
     }
 
     fn print(&self, output: &mut Output, deliveries: &[Delivery]) -> io::Result<()> {
         for delivery in deliveries {
             match output.format {
                 Format::Table => print_for_people(output, delivery)?,
-                Format::Json | Format::Ndjson => output.json_line(&to_json(delivery))?,
+                Format::Json | Format::Ndjson => output.message::<wire::Delivery>(delivery)?,
             }
         }
         // Seen before it is settled: what was acked must not be lost in a buffer.
@@ -174,9 +217,35 @@ impl Consume {
     }
 }
 
+/// A paused queue gives nothing, and says nothing: the reader wonders.
+fn tell_if_paused(queue: &Queue) {
+    if queue
+        .options
+        .as_ref()
+        .is_some_and(|options| options.paused == Some(true))
+    {
+        let name = &queue.name;
+        let note =
+            format!("note: {name} is paused: nothing comes until `courser queue resume {name}`");
+        // Whether somebody reads it or not.
+        let _ = writeln!(io::stderr(), "{note}");
+    }
+}
+
+async fn release(client: &Client, leases: Vec<u64>) -> anyhow::Result<()> {
+    if leases.is_empty() {
+        return Ok(());
+    }
+    let release = Settle {
+        release: leases,
+        ..Settle::default()
+    };
+    settle(client, release).await
+}
+
 async fn settle(client: &Client, settle: Settle) -> anyhow::Result<()> {
-    // A connection that hangs must not hang this command for ever; the leases run out by themselves.
-    match timeout(WAIT_MAX, client.settle(settle)).await {
+    // A connection that hangs must not hang this command for ever.
+    match timeout(SETTLE_TIME_MAX, client.settle(settle)).await {
         Ok(settled) => tell_refusals(&settled?),
         Err(_) => bail!("the broker did not say whether the messages were settled"),
     }

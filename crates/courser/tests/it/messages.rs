@@ -190,6 +190,68 @@ fn a_payload_that_is_too_large_is_refused_with_its_size() {
 }
 
 #[test]
+fn a_consume_that_is_killed_gives_back_what_it_held_at_once() {
+    let (broker, _folder) = broker();
+    publish_two(&broker);
+    let mut held = broker.spawn(&["consume", "q", "--release", "--wait", "1h"]);
+    assert_eq!([held.line(), held.line()], ["one", "two"]);
+    assert_eq!(broker.stat("q", "leased"), 2);
+    held.signal("-KILL");
+    assert_ne!(held.ended(), 0);
+    // Its leases would last 30 s; this waits 5 s for each.
+    let again = broker.courser(&["consume", "q", "--count", "2", "--output", "ndjson"]);
+    let attempts: Vec<_> = again
+        .json_lines()
+        .iter()
+        .map(|d| d["attempt"].clone())
+        .collect();
+    assert_eq!(attempts, [2, 2]);
+}
+
+#[test]
+fn consume_says_when_the_queue_is_paused() {
+    let (broker, _folder) = broker();
+    publish_two(&broker);
+    broker.courser(&["queue", "pause", "q"]).done();
+    let ended = broker.courser(&["consume", "q", "--wait", "10ms"]);
+    let (said, printed) = (ended.stderr.clone(), ended.done());
+    assert_eq!(printed, "");
+    assert!(said.contains("paused"), "{said}");
+    assert!(said.contains("courser queue resume q"), "{said}");
+    assert_eq!(broker.stat("q", "ready"), 2);
+}
+
+#[test]
+fn a_count_leaves_the_rest_untouched() {
+    let (broker, _folder) = broker();
+    broker.courser(&["queue", "create", "q"]).done();
+    broker
+        .courser(&["publish", "q", "x", "--count", "300"])
+        .done();
+    broker.courser(&["consume", "q", "--count", "150"]).done();
+    let stats = |name| broker.stat("q", name);
+    assert_eq!(
+        (stats("ready"), stats("leased"), stats("delivered_total")),
+        (150, 0, 150)
+    );
+}
+
+#[test]
+fn without_a_wait_everything_that_is_there_comes() {
+    let (broker, _folder) = broker();
+    broker.courser(&["queue", "create", "q"]).done();
+    broker
+        .courser(&["publish", "q", "x", "--count", "300"])
+        .done();
+    let printed = broker.courser(&["consume", "q", "--wait", "0"]).done();
+    assert_eq!(printed.lines().count(), 300);
+    assert_eq!(
+        (broker.stat("q", "ready"), broker.stat("q", "leased")),
+        (0, 0)
+    );
+}
+
+#[test]
 fn follow_ends_on_an_interrupt_with_everything_settled() {
     let (broker, _folder) = broker();
     publish_two(&broker);

@@ -145,7 +145,7 @@ impl Consumer {
                     consumed.took = Instant::now() - shared.started;
                 }
             }
-            Some(Kind::Heartbeat(_)) => {}
+            Some(Kind::Drained(_) | Kind::Heartbeat(_)) => {}
             None => bail!("the broker ended the subscription"),
         }
         Ok(())
