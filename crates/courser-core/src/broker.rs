@@ -23,7 +23,7 @@ mod settle;
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap, VecDeque},
+    collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque},
     sync::Arc,
 };
 
@@ -66,15 +66,13 @@ pub struct Broker {
     /// One of the records must be synced before anybody hears of it.
     sync_records: bool,
     /// Queues that the index may still have.
-    deleted_queues: Vec<QueueId>,
+    deleted_queues: BTreeSet<QueueId>,
     /// Consumers whose queue was deleted.
     ended: Vec<ConsumerId>,
-    /// Chunks of the index whose queue it does not have: of a checkpoint that did not finish.
-    stray_chunks: Vec<(QueueId, ChunkNo)>,
     /// Consumers for whose connection an entry waits.
     blocked: Vec<ConsumerId>,
-    /// Chunks of the checkpoint on its way.
-    checkpointed: Vec<(QueueId, ChunkNo)>,
+    /// Chunks of the checkpoint on its way, and of earlier ones those that memory could not let go of.
+    checkpointed: BTreeSet<(QueueId, ChunkNo)>,
     /// Entries that came since the last checkpoint began: what memory may have grown by.
     grown: u64,
 }
@@ -106,11 +104,10 @@ impl Broker {
             random: Random::new(seed),
             records: Vec::new(),
             sync_records: false,
-            deleted_queues: Vec::new(),
+            deleted_queues: BTreeSet::new(),
             ended: Vec::new(),
             blocked: Vec::new(),
-            stray_chunks: Vec::new(),
-            checkpointed: Vec::new(),
+            checkpointed: BTreeSet::new(),
             grown: 0,
         }
     }

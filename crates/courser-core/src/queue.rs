@@ -59,6 +59,8 @@ pub(crate) struct Queue {
     pub(crate) line: VecDeque<ConsumerId>,
     /// Stands in the broker's list of queues that may have something to deliver.
     pub(crate) active: bool,
+    /// The log is being replayed: what is empty may be filled again, so it stays until the end.
+    replaying: bool,
     /// Its definition or next place changed since the last checkpoint began.
     pub(crate) dirty: bool,
     dirty_chunks: Vec<ChunkNo>,
@@ -95,6 +97,7 @@ impl Queue {
             consumers: Vec::new(),
             line: VecDeque::new(),
             active: false,
+            replaying: false,
             dirty: true,
             dirty_chunks: Vec::new(),
             gone_chunks: Vec::new(),
@@ -176,7 +179,8 @@ impl Queue {
 
     /// The last chunk stays when it is empty, until the next one begins.
     fn drop_empty_tail(&mut self, new_tail: ChunkNo) {
-        if let Some((number, chunk)) = self.chunks.last_key_value()
+        if !self.replaying
+            && let Some((number, chunk)) = self.chunks.last_key_value()
             && *number < new_tail
             && chunk.alive == 0
         {
@@ -195,12 +199,6 @@ impl Queue {
             self.next_seq = self.next_seq.max(Seq(last.seq.0 + 1));
         }
         self.chunks.insert(number, chunk);
-    }
-
-    /// What the index holds as this chunk is not what it says now: it goes before that is written.
-    pub(crate) fn replace_in_index(&mut self, number: ChunkNo) {
-        self.gone_chunks.push(number);
-        self.dirty = true;
     }
 
     // ---- entries are looked at
@@ -465,9 +463,16 @@ impl Queue {
         }
     }
 
+    /// Records of the log follow, of which the index may know the end already: a checkpoint that did
+    /// not finish leaves some of its changes there.
+    pub(crate) fn begin_replay(&mut self) {
+        self.replaying = true;
+    }
+
     /// The chunk that the next entry goes into must be in memory: when the index has begun it, the
-    /// next entry begins a new one.
+    /// next entry begins a new one. What is empty now stays so.
     pub(crate) fn finish_recovery(&mut self) {
+        self.replaying = false;
         let tail = self.next_seq.chunk();
         if self
             .chunks
@@ -477,6 +482,12 @@ impl Queue {
             self.next_seq = ChunkNo(tail.0 + 1).first();
             self.dirty = true;
         }
+        let tail = self.next_seq.chunk();
+        let empty = self.chunks.iter().filter(|(_, chunk)| chunk.alive == 0);
+        let empty: Vec<_> = empty.map(|(number, _)| *number).collect();
+        for number in empty.into_iter().filter(|number| *number != tail) {
+            self.drop_chunk(number);
+        }
     }
 
     /// Drops the chunk when nothing lives in it and nothing will come.
@@ -485,7 +496,7 @@ impl Queue {
             .chunks
             .get(&number)
             .is_some_and(|chunk| chunk.alive == 0);
-        if empty && number != self.next_seq.chunk() {
+        if empty && number != self.next_seq.chunk() && !self.replaying {
             self.drop_chunk(number);
         } else {
             self.mark_dirty(number);
@@ -551,7 +562,8 @@ impl Queue {
         }
         let mut kept = Vec::new();
         for number in std::mem::take(&mut self.dirty_chunks) {
-            let Some(chunk) = self.chunks.get_mut(&number) else {
+            // One that was dropped, or stands here twice.
+            let Some(chunk) = self.chunks.get_mut(&number).filter(|chunk| chunk.dirty) else {
                 continue;
             };
             chunk.dirty = false;
@@ -591,17 +603,22 @@ impl Queue {
             .collect()
     }
 
-    /// Lets go of a chunk that the index holds, unless it is needed soon.
-    pub(crate) fn unload(&mut self, number: ChunkNo) {
+    /// Lets go of a chunk that the index holds, unless it is needed soon; answers whether to look at it
+    /// again after the next checkpoint.
+    pub(crate) fn unload(&mut self, number: ChunkNo, answerable: bool) -> bool {
         let tail = self.next_seq.chunk();
         let soon = self.cursor.chunk()..ChunkNo(self.cursor.chunk().0 + limits::WINDOW_CHUNKS);
         let Some(chunk) = self.chunks.get_mut(&number) else {
-            return;
+            return false;
         };
-        let free = chunk.in_index && !chunk.dirty && chunk.pinned == 0 && number != tail;
-        if free && !soon.contains(&number) {
-            chunk.unload();
-            self.forget_notes(number);
+        if !chunk.in_index || chunk.dirty {
+            return false;
         }
+        if answerable || chunk.pinned > 0 || number == tail || soon.contains(&number) {
+            return true;
+        }
+        chunk.unload();
+        self.forget_notes(number);
+        false
     }
 }

@@ -82,9 +82,9 @@ pub struct QueueView {
     pub totals: Totals,
     /// Who consumes.
     pub consumers: Vec<ConsumerView>,
-    /// Messages a second over the last 10 seconds; filled in by the engine.
+    /// Messages a second over the last 10 seconds.
     pub publish_rate: f64,
-    /// Acks a second over the last 10 seconds; filled in by the engine.
+    /// Acks a second over the last 10 seconds.
     pub ack_rate: f64,
 }
 

@@ -229,7 +229,7 @@ impl Broker {
         self.leases.forget_queue(id);
         self.due
             .retain(|std::cmp::Reverse((_, queue, _))| *queue != id);
-        self.deleted_queues.push(id);
+        self.deleted_queues.insert(id);
         queue.alive
     }
 

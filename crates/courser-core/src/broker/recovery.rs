@@ -23,14 +23,13 @@ impl Broker {
         self.apply_definition(state.definition);
         if let Some(queue) = self.queues.get_mut(&id) {
             queue.dirty = false;
+            queue.begin_replay();
         }
     }
 
-    /// A chunk of the index.
+    /// A chunk of the index; its queue was restored before.
     pub fn restore_chunk(&mut self, queue: QueueId, number: ChunkNo, chunk: &Chunk) {
         let Some(of) = self.queues.get_mut(&queue) else {
-            // What lives in it is told by the log, and the next checkpoint clears it away.
-            self.stray_chunks.push((queue, number));
             return;
         };
         of.restore_chunk(number, chunk);
@@ -49,14 +48,16 @@ impl Broker {
         match record {
             Record::QueueDefined(definition) => {
                 // It may be gone from the index already, and told gone later in the log.
+                let id = definition.id;
                 self.apply_definition(*definition);
+                if let Some(queue) = self.queues.get_mut(&id) {
+                    queue.begin_replay();
+                }
             }
             Record::QueueDeleted { queue } => {
                 self.apply_deletion(queue);
                 // Also when it is not known: the index may still hold chunks of it.
-                if !self.deleted_queues.contains(&queue) {
-                    self.deleted_queues.push(queue);
-                }
+                self.deleted_queues.insert(queue);
             }
             Record::Enqueued(queue, entry) => {
                 if let Some(queue) = self.queues.get_mut(&queue) {
@@ -110,13 +111,6 @@ impl Broker {
         self.leases = Leases::new(epoch);
         self.next_position = self.next_position.max(next_position);
         self.next_queue = self.next_queue.max(next_queue);
-        for (id, number) in std::mem::take(&mut self.stray_chunks) {
-            match self.queues.get_mut(&id) {
-                Some(queue) => queue.replace_in_index(number),
-                None if !self.deleted_queues.contains(&id) => self.deleted_queues.push(id),
-                None => {}
-            }
-        }
         for queue in self.queues.values_mut() {
             queue.finish_recovery();
         }
@@ -131,7 +125,9 @@ impl Broker {
         let mut checkpoint = Checkpoint {
             next_position: self.next_position,
             next_queue: self.next_queue,
-            deleted_queues: std::mem::take(&mut self.deleted_queues),
+            deleted_queues: std::mem::take(&mut self.deleted_queues)
+                .into_iter()
+                .collect(),
             ..Checkpoint::default()
         };
         for (id, queue) in self.queues.iter_mut().filter(|(_, queue)| queue.dirty) {
@@ -159,13 +155,12 @@ impl Broker {
             })
             .map(|(queue, seq)| (queue, seq.chunk()))
             .collect();
-        for chunk in std::mem::take(&mut self.checkpointed) {
-            if let Some(queue) = self.queues.get_mut(&chunk.0)
-                && !answerable.contains(&chunk)
-            {
-                queue.unload(chunk.1);
-            }
-        }
+        let queues = &mut self.queues;
+        self.checkpointed.retain(|chunk| {
+            queues
+                .get_mut(&chunk.0)
+                .is_some_and(|queue| queue.unload(chunk.1, answerable.contains(chunk)))
+        });
     }
 
     /// The living entries of a queue by place and message, in order: for tests.

@@ -35,6 +35,15 @@ impl Disk {
     /// Takes a checkpoint that covers all that was committed; nothing of it is in the index yet.
     pub(crate) fn begin(&mut self, checkpoint: Checkpoint) {
         assert!(self.pending.is_none(), "one checkpoint at a time");
+        let changed = checkpoint.chunks.iter();
+        let mut changed: Vec<_> = changed
+            .map(|change| (change.queue, change.number))
+            .collect();
+        changed.sort_unstable();
+        assert!(
+            changed.is_sorted_by(|a, b| a < b),
+            "a chunk stands in a checkpoint once: the store counts references by it"
+        );
         self.pending = Some((checkpoint, self.log.len()));
     }
 
@@ -56,29 +65,45 @@ impl Disk {
         self.log.drain(..upto);
     }
 
-    /// Power fails while the checkpoint is on its way: any part of it may be in the index, and the log
-    /// is replayed from the checkpoint before.
+    /// Power fails while the checkpoint is on its way: a part of it may be in the index, queues first,
+    /// then chunks, then deletions, and the log is replayed from the checkpoint before.
     pub(crate) fn crash(&mut self, random: &mut Random) {
         let Some((checkpoint, _)) = self.pending.take() else {
             return;
         };
         let often = 1 + random.next_u64() % 4;
         let mut happens = || random.next_u64() % 5 < often;
+        for state in checkpoint.queues {
+            if happens() {
+                self.queues.insert(state.definition.id, state);
+            } else {
+                return;
+            }
+        }
+        let mut all = true;
+        for change in checkpoint.chunks {
+            if happens() {
+                self.change(change);
+            } else {
+                all = false;
+            }
+        }
+        if !all {
+            return;
+        }
         for id in checkpoint.deleted_queues {
             if happens() {
                 self.queues.remove(&id);
             }
             self.chunks.retain(|(of, _), _| *of != id || !happens());
         }
-        for state in checkpoint.queues {
-            if happens() {
-                self.queues.insert(state.definition.id, state);
-            }
-        }
-        for change in checkpoint.chunks {
-            if happens() {
-                self.change(change);
-            }
+    }
+
+    /// The same, when the queues and nothing else had come into the index.
+    pub(crate) fn crash_after_queues(&mut self) {
+        let queues = self.pending.take().map(|(checkpoint, _)| checkpoint.queues);
+        for state in queues.into_iter().flatten() {
+            self.queues.insert(state.definition.id, state);
         }
     }
 

@@ -99,7 +99,7 @@ impl World {
                 .map_or("never".to_owned(), moment),
             "synced" => self.synced.to_owned(),
             "checkpoint" => self.checkpoint(rest),
-            "restart" | "crash" => self.restart(command),
+            "restart" | "crash" => self.restart(command, words.plain(0)),
             _ => panic!("{command} is no command"),
         }
     }
@@ -322,11 +322,11 @@ impl World {
         format!("{queues} queues, {chunks} chunks")
     }
 
-    fn restart(&mut self, command: &str) -> String {
-        if command == "crash" {
-            self.disk.crash(&mut self.random);
-        } else {
-            self.disk.abandon();
+    fn restart(&mut self, command: &str, how: Option<&str>) -> String {
+        match (command, how) {
+            ("crash", Some("after_queues")) => self.disk.crash_after_queues(),
+            ("crash", _) => self.disk.crash(&mut self.random),
+            _ => self.disk.abandon(),
         }
         self.broker = self.disk.recover(1);
         for client in self.clients.values_mut() {

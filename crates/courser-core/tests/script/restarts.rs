@@ -239,6 +239,38 @@ fn a_crash_in_the_middle_of_a_checkpoint_loses_nothing() {
 }
 
 #[test]
+fn a_chunk_that_a_replay_empties_and_fills_again_is_told_of_once() {
+    check(
+        "
+        queue q lease=30s
+        publish q 1..10
+        checkpoint -> 2 queues, 1 chunks
+        subscribe alice
+        deliver -> alice: 1..10(1)
+        ack alice 1
+        ack alice 2
+        ack alice 3
+        ack alice 4
+        ack alice 5
+        ack alice 6
+        ack alice 7
+        ack alice 8
+        ack alice 9
+        ack alice 10
+        publish q 11..300
+        checkpoint begin
+        crash after_queues
+        counts q -> ready=290
+        checkpoint -> 2 queues, 2 chunks
+        restart
+        counts q -> ready=290
+        subscribe alice
+        deliver -> alice: 11..300(1)
+        ",
+    );
+}
+
+#[test]
 fn queues_that_came_and_went_around_a_crash_leave_nothing_behind() {
     check(
         "
