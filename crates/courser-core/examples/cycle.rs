@@ -59,7 +59,7 @@ fn measure(backlog: usize, consumers: usize, stalled: usize) -> [u128; 4] {
     for _ in 0..MESSAGES / BATCH {
         now = now + Duration::from_micros(BATCH as u64);
         let start = Instant::now();
-        broker.handle_timeout(now, &mut |_, _| None);
+        broker.handle_timeout(now, &mut |_, _| None, &mut |_| None);
         black_box(broker.publish(now, &batch, false)).expect("nothing forbids it");
         let published = Instant::now();
         out.clear();

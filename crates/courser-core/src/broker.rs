@@ -33,6 +33,7 @@ use crate::{
     consumer::Consumer,
     id::{ChunkNo, ConsumerId, Position, QueueId, Seq},
     lease::Leases,
+    limits,
     queue::Queue,
     random::Random,
     record::Record,
@@ -55,6 +56,8 @@ pub struct Broker {
     /// When delayed entries are due, earliest first. An item counts only while its entry waits for
     /// that moment.
     due: BinaryHeap<Reverse<(Timestamp, QueueId, Seq)>>,
+    /// Items of `due` at which those that count no more are cleared out.
+    due_max: usize,
     /// Queues that may have something to deliver, in turn.
     active: VecDeque<QueueId>,
     next_position: Position,
@@ -97,6 +100,7 @@ impl Broker {
             consumers: FxHashMap::default(),
             leases: Leases::new(epoch),
             due: BinaryHeap::new(),
+            due_max: limits::DUE_CLEARED_AT,
             active: VecDeque::new(),
             next_position: Position(1),
             next_queue: QueueId(1),
@@ -139,20 +143,54 @@ impl Broker {
         self.leases.poll_timeout().into_iter().chain(due).min()
     }
 
-    /// Leases that ran out, delays that have passed.
-    pub fn handle_timeout(&mut self, now: Timestamp, pager: &mut Pager<'_>) {
-        while let Some(lease) = self.leases.next_expired(now) {
+    /// Leases that ran out, delays that have passed: the first few thousand of them; `poll_timeout`
+    /// tells whether there are more. `taken` is asked how many messages and bytes, of all that was
+    /// handed to a consumer, its connection has taken: that decides whether a lease that ran out was an
+    /// attempt.
+    pub fn handle_timeout(
+        &mut self,
+        now: Timestamp,
+        pager: &mut Pager<'_>,
+        taken: &mut dyn FnMut(ConsumerId) -> Option<(u64, u64)>,
+    ) {
+        let mut left = limits::TIMEOUTS_AT_ONCE;
+        while left > 0
+            && let Some(lease) = self.leases.next_expired(now)
+        {
+            left -= 1;
+            let consumer = self.leases.get(lease).and_then(|lease| lease.consumer);
+            if let Some((consumer, (messages, bytes))) =
+                consumer.and_then(|consumer| Some((consumer, taken(consumer)?)))
+            {
+                self.handle_taken(consumer, messages, bytes);
+            }
             self.expire(lease, now);
         }
-        while let Some(Reverse((at, queue, seq))) = self.due.peek().copied()
+        while left > 0
+            && let Some(Reverse((at, queue, seq))) = self.due.peek().copied()
             && at <= now
         {
+            left -= 1;
             self.due.pop();
             if let Some(of) = self.queues.get_mut(&queue) {
                 of.wake(seq, at, pager);
                 self.activate(queue);
             }
         }
+    }
+
+    /// An entry waits for this moment.
+    fn wait_until(&mut self, at: Timestamp, queue: QueueId, seq: Seq) {
+        if self.due.len() >= self.due_max {
+            let queues = &self.queues;
+            self.due.retain(|Reverse((at, queue, seq))| {
+                queues
+                    .get(queue)
+                    .is_some_and(|queue| queue.may_wait(*seq, *at))
+            });
+            self.due_max = limits::DUE_CLEARED_AT + 2 * self.due.len();
+        }
+        self.due.push(Reverse((at, queue, seq)));
     }
 
     /// What became true since the last time.

@@ -191,14 +191,26 @@ impl Leases {
         None
     }
 
-    /// All that are held.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (LeaseId, &Lease)> {
-        self.held.iter().map(|(id, lease)| (*id, lease))
+    /// Adds a lease to those of its queue, of which `held` are held; clears out what has ended when that
+    /// is most of them.
+    pub(crate) fn note(&self, of_queue: &mut VecDeque<LeaseId>, held: u64, id: LeaseId) {
+        if of_queue.len() as u64 > 64 + 2 * held {
+            of_queue.retain(|id| self.held.contains_key(id));
+        }
+        of_queue.push_back(id);
+    }
+
+    /// When the oldest lease of a queue began.
+    pub(crate) fn oldest(&self, of_queue: &VecDeque<LeaseId>) -> Option<Timestamp> {
+        let mut held = of_queue.iter().filter_map(|id| self.held.get(id));
+        held.next().map(|lease| lease.delivered_at)
     }
 
     /// Forgets all leases of a queue that is gone.
-    pub(crate) fn forget_queue(&mut self, queue: QueueId) {
-        self.held.retain(|_, lease| lease.queue != queue);
+    pub(crate) fn forget_queue(&mut self, queue: QueueId, of_queue: &VecDeque<LeaseId>) {
+        for id in of_queue {
+            self.held.remove(id);
+        }
         self.ended.retain(|_, (of, _)| *of != queue);
     }
 

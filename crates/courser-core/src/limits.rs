@@ -86,6 +86,10 @@ pub const EXPIRED_LEASES_KEPT: usize = 10_000;
 pub const CHUNK_ENTRIES: u64 = 256;
 /// Chunks of a queue that stay in memory ahead of its consumers once they are in the index.
 pub const WINDOW_CHUNKS: u64 = 4;
+/// Leases that run out and delays that pass in one turn, so that commands have their turn in between.
+pub const TIMEOUTS_AT_ONCE: usize = 4_096;
+/// Delays remembered beside twice those that count, before the others are cleared out.
+pub const DUE_CLEARED_AT: usize = 1_024;
 /// Deliveries handed to one consumer before the next one has its turn.
 pub const DELIVERY_QUANTUM: usize = 64;
 /// Bytes handed to a consumer's connection and not yet taken by it: a client that stops reading holds

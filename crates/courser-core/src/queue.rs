@@ -53,9 +53,11 @@ pub(crate) struct Queue {
     pub(crate) alive: u64,
     pub(crate) delayed: u64,
     pub(crate) leased: u64,
+    /// Leases by when they began; some of them may have ended.
+    pub(crate) leases: VecDeque<LeaseId>,
     pub(crate) bytes: u64,
-    pub(crate) consumers: Vec<ConsumerId>,
-    /// Those that may have credit: whose turn it is stands first.
+    pub(crate) consumers: BTreeSet<ConsumerId>,
+    /// Those that may have credit: whose turn it is stands first. Who left is passed over.
     pub(crate) line: VecDeque<ConsumerId>,
     /// Stands in the broker's list of queues that may have something to deliver.
     pub(crate) active: bool,
@@ -93,8 +95,9 @@ impl Queue {
             alive: 0,
             delayed: 0,
             leased: 0,
+            leases: VecDeque::new(),
             bytes: 0,
-            consumers: Vec::new(),
+            consumers: BTreeSet::new(),
             line: VecDeque::new(),
             active: false,
             replaying: false,

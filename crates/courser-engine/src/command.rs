@@ -27,8 +27,10 @@ pub(crate) enum Command {
         open: Open,
         reply: Reply<Result<Subscription, QueueError>>,
     },
-    /// The connection has taken more of what was handed to it; its flow says how much.
-    Taken,
+    /// A connection that was waited for has taken more of what was handed to it; its flow says how much.
+    Taken {
+        consumer: ConsumerId,
+    },
     /// The consumer wants no more deliveries; [`Event::Drained`] comes after the last.
     Drain {
         consumer: ConsumerId,

@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
-use courser_core::record::{Checkpoint, Group};
+use courser_core::{
+    record::{Checkpoint, Group},
+    time::Timestamp,
+};
 use courser_store::{FrameNo, Store, StoreError};
 use tokio::sync::mpsc;
 
@@ -21,6 +24,7 @@ use crate::{
     command::Command,
     failure::Failure,
     limits,
+    recent::Committed,
     request::CommitStats,
     turn::{Output, Turn},
 };
@@ -33,41 +37,46 @@ pub(crate) struct Committer {
     pub(crate) failure: Failure,
     pub(crate) stats: Arc<Mutex<CommitStats>>,
     pub(crate) clock: Clock,
+    pub(crate) committed: Committed,
 }
 
 impl Committer {
     /// Until the engine ends.
     pub(crate) fn run(self) {
-        let (mut last_frame, mut unsynced) = (FrameNo::default(), false);
+        let mut last_frame = FrameNo::default();
+        // When the sync of what was written without one is due.
+        let mut sync_at = None;
         loop {
-            let wait = if unsynced {
-                limits::BUFFERED_SYNC_INTERVAL
-            } else {
-                Duration::MAX
-            };
-            let first = match self.turns.recv_timeout(wait) {
+            let wait = sync_at.map(|at: Timestamp| at.since(self.clock.now()));
+            let first = match self.turns.recv_timeout(wait.unwrap_or(Duration::MAX)) {
                 Ok(turn) => turn,
                 Err(RecvTimeoutError::Timeout) => {
                     self.note(self.store.sync());
-                    unsynced = false;
+                    sync_at = None;
                     continue;
                 }
                 Err(RecvTimeoutError::Disconnected) => break,
             };
             let mut gathered = self.gather(first);
-            unsynced |= !gathered.group.records.is_empty() || !gathered.group.messages.is_empty();
-            unsynced &= !gathered.sync;
+            // Work that wants no sync must not put off the one that is due.
+            gathered.sync |= sync_at.is_some_and(|at| at <= self.clock.now());
+            if gathered.sync {
+                sync_at = None;
+            } else if !gathered.is_empty() {
+                sync_at.get_or_insert_with(|| self.clock.now() + limits::BUFFERED_SYNC_INTERVAL);
+            }
             match self.commit(&gathered, &mut last_frame) {
                 Ok(()) => self.release(std::mem::take(&mut gathered.outputs)),
                 Err(()) => self.refuse(std::mem::take(&mut gathered.outputs)),
             }
             if let Some(checkpoint) = gathered.checkpoint
                 && self.failure.get().is_none()
+                && self.checkpoints.send((checkpoint, last_frame)).is_err()
             {
-                drop(self.checkpoints.send((checkpoint, last_frame)));
+                self.failure.set(&"the keeper has ended");
             }
         }
-        if unsynced {
+        if sync_at.is_some() {
             self.note(self.store.sync());
         }
     }
@@ -75,7 +84,10 @@ impl Committer {
     /// Takes what else waits, up to a size, or to a checkpoint, which stands between two frames.
     fn gather(&self, first: Turn) -> Gathered {
         let mut gathered = Gathered::new(first);
-        while gathered.bytes < limits::GROUP_BYTES_MAX && gathered.checkpoint.is_none() {
+        while gathered.bytes < limits::GROUP_BYTES_MAX
+            && gathered.group.records.len() < limits::GROUP_RECORDS_MAX
+            && gathered.checkpoint.is_none()
+        {
             let Ok(turn) = self.turns.try_recv() else {
                 break;
             };
@@ -89,12 +101,15 @@ impl Committer {
             return Err(());
         }
         let group = &gathered.group;
-        if group.records.is_empty() && group.messages.is_empty() {
+        if gathered.is_empty() {
             return Ok(());
         }
         let before = self.clock.now();
         match self.store.commit(group, gathered.sync) {
-            Ok(frame) => *last_frame = frame,
+            Ok(frame) => {
+                *last_frame = frame;
+                self.committed.advance(group.next_position);
+            }
             Err(error) => {
                 self.note(Err(error));
                 return Err(());
@@ -152,10 +167,16 @@ impl Gathered {
         }
     }
 
+    /// Nothing is to be written.
+    fn is_empty(&self) -> bool {
+        self.group.records.is_empty() && self.group.messages.is_empty()
+    }
+
     fn add(&mut self, mut turn: Turn) {
         self.group.messages.append(&mut turn.messages);
         self.group.records.append(&mut turn.records);
-        self.group.next_position = turn.next_position;
+        let next = &mut self.group.next_position;
+        *next = turn.next_position.max(*next);
         self.bytes += turn.message_bytes;
         self.sync |= turn.sync;
         self.outputs.append(&mut turn.outputs);

@@ -56,11 +56,10 @@ pub(crate) struct Engine {
     pub(crate) outlets: FxHashMap<ConsumerId, Outlet>,
     pub(crate) redrives: VecDeque<RedriveJob>,
     pub(crate) progress: Progress,
-    /// Consumers that wait for their connection to take what they were handed.
-    pub(crate) blocked: Vec<ConsumerId>,
     /// The next turn follows at once.
     pub(crate) again: bool,
-    pub(crate) shutdown: Option<Reply<()>>,
+    /// Who waits for the end.
+    pub(crate) shutdown: Vec<Reply<()>>,
 }
 
 /// A redrive under way.
@@ -99,12 +98,12 @@ impl Engine {
             let failure = self.failure.clone();
             tokio::select! {
                 biased;
+                () = failure.happens() => self.end_all(Ended::StoreFailed),
                 taken = self.inbox.recv_many(&mut commands, limits::COMMANDS_PER_TURN) => {
                     if taken == 0 {
                         break;
                     }
                 }
-                () = failure.happens() => self.end_all(Ended::StoreFailed),
                 () = sleep_until(deadline) => {}
             }
             self.turn(&mut commands);
@@ -133,6 +132,7 @@ impl Engine {
         let now = self.clock.now();
         let mut turn = Turn::default();
         self.again = false;
+        self.recent.trim();
         self.pass_time(now);
         for command in commands.drain(..) {
             self.apply(command, now, &mut turn);
@@ -144,10 +144,11 @@ impl Engine {
 
     fn pass_time(&mut self, now: Timestamp) {
         if self.broker.poll_timeout().is_some_and(|at| at <= now) {
-            self.note_all_taken();
-            self.with_pager(|broker, pager| broker.handle_timeout(now, pager));
+            let outlets = std::mem::take(&mut self.outlets);
+            let mut taken = |consumer| outlets.get(&consumer).map(|outlet| outlet.flow.taken());
+            self.with_pager(|broker, pager| broker.handle_timeout(now, pager, &mut taken));
+            self.outlets = outlets;
         }
-        self.note_taken_by_blocked();
     }
 
     /// Passes on what became true and what is to be said.
@@ -199,6 +200,13 @@ impl Engine {
         turn.checkpoint = Some(self.broker.checkpoint());
     }
 
+    /// Has bodies read.
+    pub(crate) fn ask_loader(&self, load: Load) {
+        if self.loads.send(load).is_err() {
+            self.failure.set(&"the loader has ended");
+        }
+    }
+
     /// Runs something of the core that may need entries which only the index holds.
     pub(crate) fn with_pager<T>(
         &mut self,
@@ -224,6 +232,8 @@ impl Engine {
         let mut turn = Turn::default();
         let consumers: Vec<_> = self.outlets.keys().copied().collect();
         for consumer in consumers {
+            // What it holds stays as it is: nothing more of that can be made durable.
+            self.broker.detach(consumer);
             self.end_outlet(consumer, ended, &mut turn);
         }
         drop(self.turns.send(turn));
@@ -252,7 +262,7 @@ impl Engine {
         }
         // The last one that holds the store: its folder is free before anybody hears of the end.
         drop(self.store);
-        if let Some(reply) = self.shutdown {
+        for reply in self.shutdown {
             let _ = reply.send(());
         }
     }

@@ -1,4 +1,4 @@
-//! Reads bodies from the store for those who are behind, so that the engine never waits for a disk.
+//! Reads from the store what the engine is asked for, so that the engine never waits for a disk.
 
 use std::sync::{Arc, mpsc::Receiver};
 
@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use crate::{
     command::{Command, Reply},
     failure::Failure,
-    request::Peeked,
+    request::{Peeked, Snapshot},
     turn::store_failed,
 };
 
@@ -25,6 +25,11 @@ pub(crate) enum Load {
     Deliveries {
         consumer: ConsumerId,
         positions: Vec<Position>,
+    },
+    /// What the disk holds, which completes a snapshot.
+    Usage {
+        snapshot: Box<Snapshot>,
+        reply: Reply<Snapshot>,
     },
     /// For a peek, which is answered from here.
     Peek {
@@ -61,6 +66,13 @@ impl Loader {
                     };
                     let loaded = Loaded { consumer, messages };
                     drop(self.commands.blocking_send(Command::Loaded(loaded)));
+                }
+                Load::Usage {
+                    mut snapshot,
+                    reply,
+                } => {
+                    snapshot.usage = self.store.usage();
+                    drop(reply.send(*snapshot));
                 }
                 Load::Peek { views, reply } => {
                     let positions: Vec<_> = views.iter().map(|view| view.entry.position).collect();

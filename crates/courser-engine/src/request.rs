@@ -45,7 +45,7 @@ impl Publish {
 /// Where one message went.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Published {
-    /// Its number.
+    /// Its number; 0 when no queue took it.
     pub position: Position,
     /// Its name.
     pub id: MessageId,

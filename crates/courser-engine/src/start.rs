@@ -38,7 +38,7 @@ use crate::{
     keeper::Keeper,
     limits,
     loader::Loader,
-    recent::Recent,
+    recent::{Committed, Recent},
     request::{CommitStats, Health},
 };
 
@@ -108,6 +108,7 @@ fn launch(
     let (checkpoints, checkpoints_waiting) = std_mpsc::channel();
     let (loads, loads_waiting) = std_mpsc::channel();
     let (health, health_watch) = watch::channel(Health::Serving);
+    let committed = Committed::new(broker.next_position());
 
     let committer = Committer {
         store: Arc::clone(&store),
@@ -117,6 +118,7 @@ fn launch(
         failure: failure.clone(),
         stats: Arc::clone(&stats),
         clock,
+        committed: committed.clone(),
     };
     let keeper = Keeper {
         store: Arc::clone(&store),
@@ -131,7 +133,7 @@ fn launch(
         commands: commands.clone(),
         failure: failure.clone(),
     };
-    let recent = Recent::new(broker.next_position(), options.recent_bytes);
+    let recent = Recent::new(broker.next_position(), options.recent_bytes, committed);
     let mut progress = Progress::default();
     if replayed {
         progress.note_replay(clock.now());
@@ -152,9 +154,8 @@ fn launch(
         outlets: Default::default(),
         redrives: VecDeque::new(),
         progress,
-        blocked: Vec::new(),
         again: false,
-        shutdown: None,
+        shutdown: Vec::new(),
     };
     let threads = vec![
         spawn("courser-commit", move || committer.run())?,

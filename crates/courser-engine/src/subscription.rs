@@ -36,8 +36,8 @@ impl Flow {
     /// Messages and bytes taken so far.
     pub(crate) fn taken(&self) -> (u64, u64) {
         (
-            self.0.messages.load(Ordering::Acquire),
-            self.0.bytes.load(Ordering::Acquire),
+            self.0.messages.load(Ordering::SeqCst),
+            self.0.bytes.load(Ordering::SeqCst),
         )
     }
 
@@ -47,9 +47,14 @@ impl Flow {
         self.taken()
     }
 
+    /// A message of `size` bytes will not be handed over after all.
+    pub(crate) fn pass_over(&self, size: u32) {
+        self.add(1, size.into());
+    }
+
     /// Adds to what was taken; answers whether the engine waits to hear of it.
     fn add(&self, messages: u64, bytes: u64) -> bool {
-        self.0.bytes.fetch_add(bytes, Ordering::AcqRel);
+        self.0.bytes.fetch_add(bytes, Ordering::SeqCst);
         self.0.messages.fetch_add(messages, Ordering::SeqCst);
         self.0.waited_for.swap(false, Ordering::SeqCst)
     }
@@ -177,6 +182,16 @@ impl Subscription {
         self.over = true;
     }
 
+    /// The engine must hear of it, also when its inbox is full just now.
+    fn tell(&self, what: &'static str, command: Command) {
+        if let Err(mpsc::error::TrySendError::Full(command)) =
+            self.settler.commands.try_send(command)
+        {
+            let commands = self.settler.commands.clone();
+            crate::tasks::spawn(what, async move { drop(commands.send(command).await) });
+        }
+    }
+
     fn take(&self, events: &[Event]) {
         let (mut messages, mut bytes) = (0, 0);
         for event in events {
@@ -193,8 +208,8 @@ impl Subscription {
             }
         }
         if messages > 0 && self.flow.add(messages, bytes) {
-            // When the engine's inbox is full it is awake, and looks by itself.
-            drop(self.settler.commands.try_send(Command::Taken));
+            let consumer = self.settler.consumer;
+            self.tell("taken", Command::Taken { consumer });
         }
     }
 }
@@ -208,15 +223,6 @@ impl Drop for Subscription {
             consumer: self.settler.consumer,
             unsent: std::mem::take(&mut self.unsent),
         };
-        // The engine must hear of it, also when its inbox is full just now.
-        if let Err(mpsc::error::TrySendError::Full(command)) =
-            self.settler.commands.try_send(command)
-        {
-            let commands = self.settler.commands.clone();
-            crate::tasks::spawn(
-                "unsubscribe",
-                async move { drop(commands.send(command).await) },
-            );
-        }
+        self.tell("unsubscribe", command);
     }
 }

@@ -73,9 +73,7 @@ impl Broker {
     /// `NotFound`.
     pub fn view(&self, name: &str, now: Timestamp) -> Result<QueueView, QueueError> {
         let id = self.find(name)?;
-        let mut oldest = FxHashMap::default();
-        self.collect_oldest_leases(&mut oldest, Some(id));
-        Ok(self.view_of(&self.queues[&id], &oldest, now))
+        Ok(self.view_of(&self.queues[&id], now))
     }
 
     /// Queues by name as they are now: those that start with `prefix` and come after `after`, at most
@@ -88,15 +86,13 @@ impl Broker {
         limit: usize,
         now: Timestamp,
     ) -> Vec<QueueView> {
-        let mut oldest = FxHashMap::default();
-        self.collect_oldest_leases(&mut oldest, None);
         let from = after.map_or(prefix, |after| after.max(prefix));
         self.names
             .range::<str, _>((Bound::Included(from), Bound::Unbounded))
             .take_while(|(name, _)| name.starts_with(prefix))
             .filter(|(name, _)| after != Some(name))
             .take(limit)
-            .map(|(_, id)| self.view_of(&self.queues[id], &oldest, now))
+            .map(|(_, id)| self.view_of(&self.queues[id], now))
             .collect()
     }
 
@@ -106,25 +102,7 @@ impl Broker {
         self.queues.len()
     }
 
-    fn collect_oldest_leases(
-        &self,
-        oldest: &mut FxHashMap<QueueId, Timestamp>,
-        only: Option<QueueId>,
-    ) {
-        for (_, lease) in self.leases.iter() {
-            if only.is_none_or(|only| only == lease.queue) {
-                let at = oldest.entry(lease.queue).or_insert(lease.delivered_at);
-                *at = (*at).min(lease.delivered_at);
-            }
-        }
-    }
-
-    fn view_of(
-        &self,
-        queue: &Queue,
-        oldest_leases: &FxHashMap<QueueId, Timestamp>,
-        now: Timestamp,
-    ) -> QueueView {
+    fn view_of(&self, queue: &Queue, now: Timestamp) -> QueueView {
         let definition = queue.definition.clone();
         let other = |id: Option<QueueId>| id.and_then(|id| self.queues.get(&id));
         let name = |queue: &Queue| Arc::clone(&queue.definition.name);
@@ -138,7 +116,7 @@ impl Broker {
             dead: dead_letters.map_or(0, |queue| queue.alive),
             bytes: queue.bytes,
             oldest_ready_age: queue.oldest_ready().map(|at| now.since(at)),
-            oldest_leased_age: oldest_leases.get(&definition.id).map(|at| now.since(*at)),
+            oldest_leased_age: self.leases.oldest(&queue.leases).map(|at| now.since(at)),
             totals: queue.totals.clone(),
             consumers: self.consumer_views(queue),
             publish_rate: queue.publish_rate.per_second(now),
@@ -148,10 +126,8 @@ impl Broker {
     }
 
     fn consumer_views(&self, queue: &Queue) -> Vec<ConsumerView> {
-        let mut ids: Vec<_> = queue.consumers.clone();
-        ids.sort_unstable();
-        ids.iter()
-            .filter_map(|id| self.consumers.get(id))
+        let ids = queue.consumers.iter();
+        ids.filter_map(|id| self.consumers.get(id))
             .map(|consumer| ConsumerView {
                 name: Arc::clone(&consumer.options.name),
                 leased: consumer.held,
@@ -263,8 +239,6 @@ impl Broker {
         if purged > 0 {
             // What goes first now may fit where what went first before did not.
             self.activate(id);
-            self.due
-                .retain(|std::cmp::Reverse((_, of, seq))| *of != id || *seq >= before);
             self.record(
                 id,
                 Record::Purged {

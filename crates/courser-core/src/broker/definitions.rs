@@ -226,9 +226,7 @@ impl Broker {
             self.consumers.remove(&consumer);
             self.ended.push(consumer);
         }
-        self.leases.forget_queue(id);
-        self.due
-            .retain(|std::cmp::Reverse((_, queue, _))| *queue != id);
+        self.leases.forget_queue(id, &queue.leases);
         self.deleted_queues.insert(id);
         queue.alive
     }

@@ -56,7 +56,7 @@ impl Broker {
         }
         let consumer = self.next_consumer;
         self.next_consumer.0 += 1;
-        of.consumers.push(consumer);
+        of.consumers.insert(consumer);
         self.consumers.insert(consumer, Consumer::new(id, options));
         self.line_up(consumer);
         self.activate(id);
@@ -130,8 +130,11 @@ impl Broker {
         if let Some(of) = self.consumers.remove(&consumer)
             && let Some(queue) = self.queues.get_mut(&of.queue)
         {
-            queue.consumers.retain(|id| *id != consumer);
-            queue.line.retain(|id| *id != consumer);
+            queue.consumers.remove(&consumer);
+            if queue.line.len() > 64 + 2 * queue.consumers.len() {
+                let consumers = &queue.consumers;
+                queue.line.retain(|id| consumers.contains(id));
+            }
         }
     }
 
@@ -285,6 +288,7 @@ impl Hand<'_> {
                     ordinal: consumer.handed,
                     size: taken.entry.size,
                 });
+                self.leases.note(&mut queue.leases, queue.leased, lease_id);
             }
             consumer.hand(lease_id, taken.entry.size);
             count_delivery(queue, &taken, self.now);

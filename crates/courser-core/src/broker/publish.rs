@@ -9,7 +9,7 @@ use crate::{
 /// Where one message went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Placed {
-    /// Its number.
+    /// Its number; 0 when no queue took it.
     pub position: Position,
     /// How many queues took it.
     pub queues: u32,
@@ -63,10 +63,16 @@ impl Broker {
     }
 
     fn place(&mut self, now: Timestamp, message: &NewMessage, sync: &mut bool) -> Placed {
-        let position = self.next_position;
-        self.next_position.0 += 1;
         let size = message.size();
         let routes = self.routing.route(&message.topic);
+        if routes.is_empty() {
+            return Placed {
+                position: Position(0),
+                queues: 0,
+            };
+        }
+        let position = self.next_position;
+        self.next_position.0 += 1;
         for id in routes.iter() {
             let queue = self.queues.get_mut(id).expect("a binding has its queue");
             let entry = queue.enqueue(position, now, size, None);

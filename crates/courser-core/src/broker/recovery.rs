@@ -1,8 +1,6 @@
 //! After a restart: what the store kept becomes the state again. And checkpoints, which are what it
 //! keeps.
 
-use std::cmp::Reverse;
-
 use rustc_hash::FxHashSet;
 
 use super::Broker;
@@ -38,7 +36,7 @@ impl Broker {
             .iter()
             .filter(|entry| entry.ready_at > Timestamp::ZERO)
         {
-            self.due.push(Reverse((entry.ready_at, queue, entry.seq)));
+            self.wait_until(entry.ready_at, queue, entry.seq);
         }
     }
 
@@ -77,7 +75,7 @@ impl Broker {
             } => {
                 if let Some(of) = self.queues.get_mut(&queue) {
                     of.replay_failure(seq, ready_at, *attempt, pager);
-                    self.due.push(Reverse((ready_at, queue, seq)));
+                    self.wait_until(ready_at, queue, seq);
                 }
             }
             Record::Moved {

@@ -254,8 +254,7 @@ impl Broker {
         let ready_at = now + wait;
         queue.fail(lease.seq, ready_at, now, attempt.clone());
         if ready_at > now {
-            self.due
-                .push(std::cmp::Reverse((ready_at, lease.queue, lease.seq)));
+            self.wait_until(ready_at, lease.queue, lease.seq);
         }
         let (queue, seq, attempt) = (lease.queue, lease.seq, Box::new(attempt));
         self.record(
@@ -350,8 +349,9 @@ impl Broker {
     }
 
     fn give_back_credit(&mut self, lease: &Lease) {
-        let Some(id) = lease.consumer else { return };
-        self.credit(id, lease.size);
+        if let Some(id) = lease.consumer {
+            self.credit(id, lease.size);
+        }
         self.activate(lease.queue);
     }
 

@@ -86,12 +86,12 @@ fn bindings_change_live() {
         queue q bind=a.*,b.*
         publish a.x a -> 1 in 1, synced
         update q bind=b.*,c.#
-        publish a.x b -> 2 in 0, buffered
-        publish c c -> 3 in 1, synced
-        publish q d -> 4 in 1, synced
+        publish a.x b -> 0 in 0, buffered
+        publish c c -> 2 in 1, synced
+        publish q d -> 3 in 1, synced
         update q bind=
-        publish c e -> 5 in 0, buffered
-        publish q f -> 6 in 1, synced
+        publish c e -> 0 in 0, buffered
+        publish q f -> 4 in 1, synced
         peek q -> a ready, c ready, d ready, f ready
         ",
     );
@@ -176,8 +176,8 @@ fn deleting_a_queue_ends_its_consumers_and_its_leases() {
         ack alice b -> error: no such lease
         ack carol a -> error: no such lease
         next -> never
-        publish t d -> 4 in 0, buffered
-        publish q d -> 5 in 0, buffered
+        publish t d -> 0 in 0, buffered
+        publish q d -> 0 in 0, buffered
         counts q -> error: no queue \"q\"
         delete q -> error: no queue \"q\"
         subscribe alice q -> error: no queue \"q\"

@@ -3,13 +3,13 @@
 use crate::check::check;
 
 #[test]
-fn every_message_gets_the_next_position_also_when_no_queue_takes_it() {
+fn every_message_that_a_queue_takes_gets_the_next_position() {
     check(
         "
         queue q
         publish q a, b -> 1..2 in 1, synced
-        publish nowhere c -> 3 in 0, buffered
-        publish q d -> 4 in 1, synced
+        publish nowhere c -> 0 in 0, buffered
+        publish q d -> 3 in 1, synced
         counts q -> published=3
         ",
     );

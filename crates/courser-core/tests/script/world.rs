@@ -91,8 +91,11 @@ impl World {
 
     pub(crate) fn handle_timeout(&mut self) {
         let (disk, now) = (&self.disk, self.now);
-        self.broker
-            .handle_timeout(now, &mut |queue, number| disk.page(queue, number));
+        let mut pager = |queue, number| disk.page(queue, number);
+        self.broker.handle_timeout(now, &mut pager, &mut |_| None);
+        while self.broker.poll_timeout().is_some_and(|at| at <= now) {
+            self.broker.handle_timeout(now, &mut pager, &mut |_| None);
+        }
         self.commit();
     }
 

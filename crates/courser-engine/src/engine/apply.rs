@@ -10,15 +10,16 @@ use courser_core::{
     options::Durability,
     time::Timestamp,
 };
+use courser_store::Usage;
 use uuid::Uuid;
 
 use super::{Engine, RedriveJob, deliver::Outlet};
 use crate::{
-    command::{Command, PublishCommand, Reply},
+    command::{Command, Permits, PublishCommand, PublishReply, Reply},
     loader::Load,
     request::{
-        Event, Health, Open, Peek, Peeked, Publish, Published, QueueError, Redrive, Settled,
-        Settlement, Snapshot,
+        Event, Health, Open, Peek, Peeked, Publish, PublishError, Published, QueueError, Redrive,
+        Settled, Settlement, Snapshot,
     },
     subscription::Subscription,
     turn::{Output, Turn, store_failed},
@@ -27,14 +28,13 @@ use crate::{
 impl Engine {
     pub(super) fn apply(&mut self, command: Command, now: Timestamp, turn: &mut Turn) {
         if self.failure.get().is_some() && command.writes() {
-            refuse(command);
+            refuse(command, turn);
             return;
         }
         match command {
             Command::Publish(command) => self.publish(command, now, turn),
             Command::Subscribe { open, reply } => self.subscribe(open, reply),
-            // The turn has looked what was taken already.
-            Command::Taken => {}
+            Command::Taken { consumer } => self.note_taken(consumer),
             Command::Drain { consumer } => self.drain(consumer, turn),
             Command::Unsubscribe { consumer, unsent } => self.unsubscribe(consumer, unsent, now),
             Command::Detach { consumer } => self.detach(consumer),
@@ -50,14 +50,14 @@ impl Engine {
                 let settled = self.settle(settlements, now);
                 answer(turn, reply, Ok(settled));
             }
-            Command::Loaded(loaded) => self.loaded(loaded, turn),
+            Command::Loaded(loaded) => self.loaded(loaded, now, turn),
             Command::CheckpointDone => {
                 self.progress.under_way = false;
                 self.broker.checkpoint_done();
             }
             Command::Shutdown { reply } => {
                 self.health.send_replace(Health::ShuttingDown);
-                self.shutdown = Some(reply);
+                self.shutdown.push(reply);
                 self.inbox.close();
             }
             command => self.administer(command, now, turn),
@@ -117,7 +117,10 @@ impl Engine {
                     reply,
                 });
             }
-            Command::Snapshot { reply } => drop(reply.send(self.snapshot(now))),
+            Command::Snapshot { reply } => {
+                let snapshot = Box::new(self.snapshot(now));
+                self.ask_loader(Load::Usage { snapshot, reply });
+            }
             _ => unreachable!("`apply` knows all others"),
         }
     }
@@ -137,15 +140,7 @@ impl Engine {
         } = publish;
         let placement = match self.broker.publish(now, &messages, mandatory) {
             Ok(placement) => placement,
-            Err(error) => {
-                // In its place: the confirms of a publisher come in the order of its requests.
-                let refusal = move |_| {
-                    reply.send(Err(error));
-                    drop(permits);
-                };
-                turn.outputs.push(Output::Call(Box::new(refusal)));
-                return;
-            }
+            Err(error) => return refuse_publish(reply, permits, error, turn),
         };
         turn.sync |= placement.sync && durability == Durability::Synced;
         let mut results = Vec::with_capacity(messages.len());
@@ -162,7 +157,9 @@ impl Engine {
                 id: message.id.clone(),
                 queues,
             });
-            self.keep(message, queues, turn);
+            if queues > 0 {
+                self.keep(message, turn);
+            }
         }
         turn.outputs.push(Output::Confirm {
             reply,
@@ -171,14 +168,10 @@ impl Engine {
         });
     }
 
-    fn keep(&mut self, message: Message, queues: u32, turn: &mut Turn) {
-        if queues == 0 {
-            self.recent.push(None);
-            return;
-        }
+    fn keep(&mut self, message: Message, turn: &mut Turn) {
         let message = Arc::new(message);
         turn.message_bytes += message.size() as usize;
-        self.recent.push(Some(Arc::clone(&message)));
+        self.recent.push(Arc::clone(&message));
         turn.messages.push(message);
     }
 
@@ -260,7 +253,7 @@ impl Engine {
                     .collect();
                 drop(reply.send(Ok(peeked)));
             }
-            None => drop(self.loads.send(Load::Peek { views, reply })),
+            None => self.ask_loader(Load::Peek { views, reply }),
         }
     }
 
@@ -296,7 +289,7 @@ impl Engine {
             last_position: courser_core::id::Position(self.broker.next_position().0 - 1),
             started_at: self.clock.started_at(),
             now,
-            usage: self.store.usage(),
+            usage: Usage::default(),
             commits,
             failure: self.failure.get().map(str::to_owned),
         }
@@ -316,7 +309,7 @@ impl Command {
             | Self::DeleteQueue { .. }
             | Self::PurgeQueue { .. }
             | Self::Redrive { .. } => true,
-            Self::Taken
+            Self::Taken { .. }
             | Self::Drain { .. }
             | Self::Unsubscribe { .. }
             | Self::Detach { .. }
@@ -332,10 +325,10 @@ impl Command {
 }
 
 /// The store has failed: memory is ahead of the disk, and nothing more may be promised.
-fn refuse(command: Command) {
+fn refuse(command: Command, turn: &mut Turn) {
     match command {
-        Command::Publish(command) => {
-            command.reply.send(Err(Unavailable::StoreFailed.into()));
+        Command::Publish(PublishCommand { reply, permits, .. }) => {
+            refuse_publish(reply, permits, Unavailable::StoreFailed.into(), turn);
         }
         Command::Subscribe { reply, .. } => drop(reply.send(Err(store_failed()))),
         Command::Settle { reply, .. } => drop(reply.send(Err(store_failed()))),
@@ -349,22 +342,24 @@ fn refuse(command: Command) {
     }
 }
 
-/// Answers when the turn is durable; a refusal at once, for it rests on nothing new.
+/// Refuses in its place: the confirms of a publisher come in the order of its requests.
+fn refuse_publish(reply: PublishReply, permits: Permits, error: PublishError, turn: &mut Turn) {
+    let refusal = move |_| {
+        reply.send(Err(error));
+        drop(permits);
+    };
+    turn.outputs.push(Output::Call(Box::new(refusal)));
+}
+
+/// Answers when the turn is durable; a refusal too, for it may rest on what an earlier command did.
 fn answer<T: Send + 'static>(
     turn: &mut Turn,
     reply: Reply<Result<T, QueueError>>,
     result: Result<T, QueueError>,
 ) {
-    match result {
-        Ok(value) => turn.outputs.push(Output::Call(Box::new(move |durable| {
-            drop(reply.send(if durable {
-                Ok(value)
-            } else {
-                Err(store_failed())
-            }));
-        }))),
-        Err(error) => drop(reply.send(Err(error))),
-    }
+    turn.outputs.push(Output::Call(Box::new(move |durable| {
+        drop(reply.send(if durable { result } else { Err(store_failed()) }));
+    })));
 }
 
 fn consumer_options(open: Open) -> (String, ConsumerOptions) {

@@ -6,7 +6,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use courser_core::{
-    broker::HandOver,
+    broker::{Broker, HandOver},
     id::{ConsumerId, LeaseId},
     lease::{Settlement, Verdict},
     message::Message,
@@ -27,15 +27,13 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Outlet {
     events: mpsc::UnboundedSender<Event>,
-    flow: Flow,
+    pub(super) flow: Flow,
     /// With their messages, to go out in this turn.
     batch: Vec<Delivery>,
     /// Behind a message that is not in memory, in order.
     waiting: VecDeque<HandOver>,
     /// How many of those the loader is reading.
     loading: usize,
-    /// Stands in the engine's list of those that are blocked.
-    blocked: bool,
     /// Is to be told once nothing waits.
     draining: bool,
 }
@@ -48,7 +46,6 @@ impl Outlet {
             batch: Vec::new(),
             waiting: VecDeque::new(),
             loading: 0,
-            blocked: false,
             draining: false,
         }
     }
@@ -137,14 +134,14 @@ impl Engine {
             positions.push(hand_over.position);
         }
         outlet.loading = positions.len();
-        drop(self.loads.send(Load::Deliveries {
+        self.ask_loader(Load::Deliveries {
             consumer,
             positions,
-        }));
+        });
     }
 
     /// What the loader has read.
-    pub(super) fn loaded(&mut self, loaded: Loaded, turn: &mut Turn) {
+    pub(super) fn loaded(&mut self, loaded: Loaded, now: Timestamp, turn: &mut Turn) {
         let Some(outlet) = self.outlets.get_mut(&loaded.consumer) else {
             return;
         };
@@ -155,8 +152,13 @@ impl Engine {
             };
             match message {
                 Some(message) => outlet.batch.push(delivery(hand_over, message)),
-                // Settled while it was being read, by a late answer to an earlier lease.
-                None => tracing::debug!(position = %hand_over.position, "message is gone"),
+                // Settled while it was being read, by a late answer to an earlier lease: nothing is
+                // sent, and nothing is to be waited for.
+                None => {
+                    tracing::debug!(position = %hand_over.position, "message is gone");
+                    outlet.flow.pass_over(hand_over.size);
+                    release(&mut self.broker, hand_over.lease_id, now);
+                }
             }
         }
         self.flush(loaded.consumer, turn);
@@ -167,37 +169,19 @@ impl Engine {
     /// Entries wait for these consumers' connections: the engine is to be told when they take more.
     fn note_blocked(&mut self) {
         for consumer in self.broker.drain_blocked() {
-            let Some(outlet) = self.outlets.get_mut(&consumer) else {
+            let Some(outlet) = self.outlets.get(&consumer) else {
                 continue;
             };
             let (messages, bytes) = outlet.flow.wait();
-            if self.broker.handle_taken(consumer, messages, bytes) {
-                self.again = true;
-            } else if !outlet.blocked {
-                outlet.blocked = true;
-                self.blocked.push(consumer);
-            }
+            self.again |= self.broker.handle_taken(consumer, messages, bytes);
         }
     }
 
-    /// Looks what those have taken that had not taken enough.
-    pub(super) fn note_taken_by_blocked(&mut self) {
-        let (outlets, broker) = (&mut self.outlets, &mut self.broker);
-        self.blocked.retain(|consumer| {
-            let Some(outlet) = outlets.get_mut(consumer) else {
-                return false;
-            };
+    /// A consumer that waited for its connection has taken more.
+    pub(super) fn note_taken(&mut self, consumer: ConsumerId) {
+        if let Some(outlet) = self.outlets.get(&consumer) {
             let (messages, bytes) = outlet.flow.wait();
-            outlet.blocked = !broker.handle_taken(*consumer, messages, bytes);
-            outlet.blocked
-        });
-    }
-
-    /// Leases run out: whether a delivery was sent decides whether that was an attempt.
-    pub(super) fn note_all_taken(&mut self) {
-        for (consumer, outlet) in &self.outlets {
-            let (messages, bytes) = outlet.flow.taken();
-            self.broker.handle_taken(*consumer, messages, bytes);
+            self.broker.handle_taken(consumer, messages, bytes);
         }
     }
 
@@ -227,15 +211,19 @@ impl Engine {
         if let Some(outlet) = self.outlets.remove(&consumer) {
             self.broker.drain(consumer);
             for lease_id in unsent {
-                let verdict = Verdict::Release;
-                // One that ran out in the meantime is back already.
-                drop(self.broker.settle(now, Settlement { lease_id, verdict }));
+                release(&mut self.broker, lease_id, now);
             }
             let (messages, bytes) = outlet.flow.taken();
             self.broker.handle_taken(consumer, messages, bytes);
             self.broker.handle_disconnect(consumer, now);
         }
     }
+}
+
+/// Gives a lease back without blame, unless it has ended already.
+fn release(broker: &mut Broker, lease_id: LeaseId, now: Timestamp) {
+    let verdict = Verdict::Release;
+    drop(broker.settle(now, Settlement { lease_id, verdict }));
 }
 
 fn delivery(hand_over: HandOver, message: Arc<Message>) -> Delivery {

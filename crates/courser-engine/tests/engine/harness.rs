@@ -1,0 +1,191 @@
+//! Stores that can be held up, and small things to say to a broker.
+
+use std::{
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use courser_core::{
+    id::{ChunkNo, Position, QueueId},
+    lease::{Settlement, Verdict},
+    message::{Message, NewMessage},
+    options::{Durability, QueueOptions},
+    record::{Checkpoint, Chunk, Group},
+};
+use courser_engine::{
+    BrokerHandle, Options, Subscription,
+    request::{Delivery, Event, Open, Publish},
+    start,
+};
+use courser_store::{
+    FrameNo, MemoryStore, Reclaimed, Recover, Recovered, Store, StoreError, Usage,
+};
+
+/// A store whose commits wait while it is closed, and which counts its syncs.
+pub(crate) struct Gated {
+    inner: MemoryStore,
+    open: Mutex<bool>,
+    opened: Condvar,
+    pub(crate) syncs: AtomicU64,
+}
+
+impl Gated {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            inner: MemoryStore::new(),
+            open: Mutex::new(true),
+            opened: Condvar::new(),
+            syncs: AtomicU64::new(0),
+        })
+    }
+
+    pub(crate) fn set_open(&self, open: bool) {
+        *self.open.lock().unwrap() = open;
+        self.opened.notify_all();
+    }
+}
+
+impl Store for Gated {
+    fn recover(&self, into: &mut dyn Recover) -> Result<Recovered, StoreError> {
+        self.inner.recover(into)
+    }
+
+    fn commit(&self, group: &Group, sync: bool) -> Result<FrameNo, StoreError> {
+        let open = self.open.lock().unwrap();
+        drop(self.opened.wait_while(open, |open| !*open).unwrap());
+        self.syncs.fetch_add(u64::from(sync), Ordering::SeqCst);
+        self.inner.commit(group, sync)
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        self.syncs.fetch_add(1, Ordering::SeqCst);
+        self.inner.sync()
+    }
+
+    fn load(&self, positions: &[Position]) -> Result<Vec<Option<Arc<Message>>>, StoreError> {
+        self.inner.load(positions)
+    }
+
+    fn page(&self, queue: QueueId, number: ChunkNo) -> Result<Chunk, StoreError> {
+        self.inner.page(queue, number)
+    }
+
+    fn checkpoint(&self, checkpoint: &Checkpoint, upto: FrameNo) -> Result<(), StoreError> {
+        self.inner.checkpoint(checkpoint, upto)
+    }
+
+    fn reclaim(&self) -> Result<Reclaimed, StoreError> {
+        self.inner.reclaim()
+    }
+
+    fn usage(&self) -> Usage {
+        self.inner.usage()
+    }
+}
+
+pub(crate) fn broker(store: impl Store) -> BrokerHandle {
+    start(Arc::new(store), &Options::default()).unwrap()
+}
+
+/// A broker that keeps no message in memory: everything delivered is read from the store.
+pub(crate) fn forgetful(store: impl Store) -> BrokerHandle {
+    start(Arc::new(store), &Options { recent_bytes: 0 }).unwrap()
+}
+
+pub(crate) fn message(topic: &str, payload: &str) -> NewMessage {
+    NewMessage {
+        id: None,
+        topic: topic.into(),
+        payload: Bytes::copy_from_slice(payload.as_bytes()),
+        headers: Vec::new(),
+        attributes: None,
+    }
+}
+
+pub(crate) fn publish(topic: &str, payloads: &[&str]) -> Publish {
+    Publish {
+        messages: payloads
+            .iter()
+            .map(|payload| message(topic, payload))
+            .collect(),
+        mandatory: false,
+        durability: Durability::Synced,
+    }
+}
+
+pub(crate) fn numbered(topic: &str, count: usize) -> Publish {
+    let payloads: Vec<_> = (0..count).map(|n| n.to_string()).collect();
+    publish(
+        topic,
+        &payloads.iter().map(String::as_str).collect::<Vec<_>>(),
+    )
+}
+
+pub(crate) fn open(queue: &str) -> Open {
+    Open {
+        queue: queue.to_owned(),
+        consumer: "test".to_owned(),
+        max_messages: 1_000,
+        max_bytes: 16 * 1024 * 1024,
+        limit: None,
+        lease: None,
+        auto_ack: false,
+    }
+}
+
+pub(crate) async fn queue(broker: &BrokerHandle, name: &str) {
+    broker
+        .create_queue(name.to_owned(), QueueOptions::default())
+        .await
+        .unwrap();
+}
+
+pub(crate) async fn deliveries(subscription: &mut Subscription, count: usize) -> Vec<Delivery> {
+    let mut all = Vec::new();
+    while all.len() < count {
+        match subscription.next().await.expect("the subscription goes on") {
+            Event::Deliveries(deliveries) => all.extend(deliveries),
+            Event::Settled(_) => {}
+            Event::Drained => panic!("drained"),
+            Event::Ended(ended) => panic!("ended: {ended:?}"),
+        }
+    }
+    all
+}
+
+pub(crate) fn payloads(deliveries: &[Delivery]) -> Vec<String> {
+    let text = |d: &Delivery| String::from_utf8(d.message.payload.to_vec()).unwrap();
+    deliveries.iter().map(text).collect()
+}
+
+pub(crate) fn ack(deliveries: &[Delivery]) -> Vec<Settlement> {
+    verdict(deliveries, &Verdict::Ack)
+}
+
+pub(crate) fn verdict(deliveries: &[Delivery], verdict: &Verdict) -> Vec<Settlement> {
+    let settlement = |d: &Delivery| Settlement {
+        lease_id: d.lease_id,
+        verdict: verdict.clone(),
+    };
+    deliveries.iter().map(settlement).collect()
+}
+
+/// Asks until `done` holds of the queue.
+pub(crate) async fn until(
+    broker: &BrokerHandle,
+    queue: &str,
+    done: impl Fn(&courser_core::stats::QueueView) -> bool,
+) {
+    let wait = async {
+        while !done(&broker.get_queue(queue.to_owned()).await.unwrap()) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), wait)
+        .await
+        .expect("the condition holds in time");
+}

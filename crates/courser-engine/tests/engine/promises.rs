@@ -1,0 +1,238 @@
+//! What is said is true: order, durability, restarts, failures, the end.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use courser_core::{
+    error::{LeaseError, PublishError, QueueError},
+    id::Position,
+    options::Durability,
+};
+use courser_engine::{
+    Options,
+    request::{Ended, Event, Health, Publish},
+    start,
+};
+use courser_store::{MemoryStore, Store};
+
+use crate::harness::{Gated, ack, broker, deliveries, open, payloads, publish, queue, until};
+
+#[tokio::test]
+async fn what_is_published_is_delivered_in_order_and_gone_when_acked() {
+    let broker = broker(MemoryStore::new());
+    queue(&broker, "q").await;
+    let published = broker
+        .publish(publish("q", &["a", "b", "c"]))
+        .await
+        .unwrap();
+    assert_eq!(
+        published.iter().map(|p| p.queues).collect::<Vec<_>>(),
+        [1, 1, 1]
+    );
+    assert_eq!(published[2].position.0, published[0].position.0 + 2);
+    let mut subscription = broker.subscribe(open("q")).await.unwrap();
+    let delivered = deliveries(&mut subscription, 3).await;
+    assert_eq!(payloads(&delivered), ["a", "b", "c"]);
+    assert!(subscription.settler().settle(ack(&delivered)).await);
+    let Some(Event::Settled(settled)) = subscription.next().await else {
+        panic!("no result")
+    };
+    assert_eq!((settled.ok.len(), settled.refused.len()), (3, 0));
+    let view = broker.get_queue("q".to_owned()).await.unwrap();
+    assert_eq!((view.ready, view.leased, view.totals.acked), (0, 0, 3));
+}
+
+#[tokio::test]
+async fn neither_a_confirm_nor_a_delivery_leaves_before_its_group_is_durable() {
+    let store = Gated::new();
+    let broker = start(Arc::clone(&store) as Arc<dyn Store>, &Options::default()).unwrap();
+    queue(&broker, "q").await;
+    let mut subscription = broker.subscribe(open("q")).await.unwrap();
+    store.set_open(false);
+    let (publisher, mut confirms) = broker.publisher();
+    assert!(publisher.send(7, publish("q", &["a"])).await);
+    // The engine has applied it, which the next answer shows.
+    until(&broker, "q", |view| view.leased == 1).await;
+    let waker = futures_waker();
+    let mut context = std::task::Context::from_waker(&waker);
+    assert!(
+        confirms
+            .poll_many(&mut context, &mut Vec::new(), 1)
+            .is_pending()
+    );
+    assert!(
+        subscription
+            .poll_events(&mut context, &mut Vec::new(), 1)
+            .is_pending()
+    );
+    store.set_open(true);
+    assert_eq!(confirms.next().await.unwrap().number, 7);
+    assert_eq!(payloads(&deliveries(&mut subscription, 1).await), ["a"]);
+}
+
+fn futures_waker() -> std::task::Waker {
+    std::task::Waker::noop().clone()
+}
+
+#[tokio::test]
+async fn confirms_come_in_the_order_of_the_requests_also_of_refused_ones() {
+    let broker = broker(MemoryStore::new());
+    queue(&broker, "q").await;
+    let (publisher, mut confirms) = broker.publisher();
+    for number in 0..100 {
+        let topic = if number % 3 == 0 { "nowhere" } else { "q" };
+        let mut request = publish(topic, &["x"]);
+        request.mandatory = true;
+        assert!(publisher.send(number, request).await);
+    }
+    for number in 0..100 {
+        let confirm = confirms.next().await.unwrap();
+        assert_eq!(confirm.number, number);
+        assert_eq!(confirm.result.is_err(), number % 3 == 0);
+    }
+}
+
+#[tokio::test]
+async fn a_restart_keeps_what_was_not_acked_and_only_that() {
+    let store = MemoryStore::new();
+    let first = broker(store.clone());
+    queue(&first, "q").await;
+    first.publish(publish("q", &["a", "b", "c"])).await.unwrap();
+    let mut subscription = first.subscribe(open("q")).await.unwrap();
+    let delivered = deliveries(&mut subscription, 3).await;
+    let settled = first.settle(ack(&delivered[1..2])).await.unwrap();
+    assert_eq!(settled.ok, [delivered[1].lease_id]);
+    first.shutdown().await;
+
+    let second = broker(store.reopened());
+    let late = second.settle(ack(&delivered[..1])).await.unwrap();
+    assert_eq!(late.refused, [(delivered[0].lease_id, LeaseError::Expired)]);
+    let mut subscription = second.subscribe(open("q")).await.unwrap();
+    let delivered = deliveries(&mut subscription, 2).await;
+    assert_eq!(payloads(&delivered), ["a", "c"]);
+    assert_eq!(delivered[0].attempt, 1, "a restart is no failed attempt");
+}
+
+#[tokio::test]
+async fn a_message_that_is_not_in_the_log_yet_is_kept_for_who_waits_for_it() {
+    let store = Gated::new();
+    let broker = start(
+        Arc::clone(&store) as Arc<dyn Store>,
+        &Options { recent_bytes: 0 },
+    )
+    .unwrap();
+    queue(&broker, "q").await;
+    let mut subscription = broker.subscribe(open("q")).await.unwrap();
+    store.set_open(false);
+    let published = {
+        let broker = broker.clone();
+        tokio::spawn(async move { broker.publish(publish("q", &["a", "b"])).await })
+    };
+    // Both are handed over while the commit of their group waits.
+    until(&broker, "q", |view| view.leased == 2).await;
+    for _ in 0..3 {
+        broker.get_queue("q".to_owned()).await.unwrap();
+    }
+    store.set_open(true);
+    assert_eq!(published.await.unwrap().unwrap().len(), 2);
+    let delivered = deliveries(&mut subscription, 2).await;
+    assert_eq!(payloads(&delivered), ["a", "b"]);
+}
+
+#[tokio::test]
+async fn a_stream_of_work_without_sync_does_not_put_off_the_sync() {
+    let store = Gated::new();
+    let broker = start(Arc::clone(&store) as Arc<dyn Store>, &Options::default()).unwrap();
+    queue(&broker, "q").await;
+    let before = store.syncs.load(Ordering::SeqCst);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while store.syncs.load(Ordering::SeqCst) == before {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "the sync never came"
+        );
+        let buffered = Publish {
+            durability: Durability::Buffered,
+            ..publish("q", &["a"])
+        };
+        broker.publish(buffered).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_failed_store_ends_subscriptions_refuses_writes_and_still_counts() {
+    let store = MemoryStore::new();
+    let broker = broker(store.clone());
+    queue(&broker, "q").await;
+    broker.publish(publish("q", &["a"])).await.unwrap();
+    let mut subscription = broker.subscribe(open("q")).await.unwrap();
+    let delivered = deliveries(&mut subscription, 1).await;
+    store.fail_writes(true);
+    let refused = broker.publish(publish("q", &["b"])).await.unwrap_err();
+    assert!(matches!(refused, PublishError::Unavailable(_)), "{refused}");
+    let mut health = broker.health();
+    health
+        .wait_for(|health| matches!(health, Health::StoreFailed(_)))
+        .await
+        .unwrap();
+    while let Some(event) = subscription.next().await {
+        assert!(matches!(
+            event,
+            Event::Ended(Ended::StoreFailed) | Event::Deliveries(_)
+        ));
+    }
+    let refused = broker.settle(ack(&delivered)).await.unwrap_err();
+    assert!(matches!(refused, QueueError::Unavailable(_)), "{refused}");
+    assert!(broker.subscribe(open("q")).await.is_err());
+    let snapshot = broker.snapshot().await.unwrap();
+    assert!(snapshot.failure.is_some());
+
+    let second = start(Arc::new(store.reopened()), &Options::default()).unwrap();
+    let mut subscription = second.subscribe(open("q")).await.unwrap();
+    assert_eq!(payloads(&deliveries(&mut subscription, 1).await), ["a"]);
+}
+
+#[tokio::test]
+async fn shutdown_ends_subscriptions_and_answers_everybody() {
+    let broker = broker(MemoryStore::new());
+    queue(&broker, "q").await;
+    let mut subscription = broker.subscribe(open("q")).await.unwrap();
+    let pull = {
+        let broker = broker.clone();
+        tokio::spawn(async move { broker.pull(open("other"), Duration::from_secs(60)).await })
+    };
+    broker.shutdown().await;
+    assert!(matches!(
+        subscription.next().await,
+        Some(Event::Ended(Ended::ShuttingDown))
+    ));
+    assert!(subscription.next().await.is_none());
+    assert!(pull.await.unwrap().is_err());
+    assert!(matches!(
+        broker.publish(publish("q", &["a"])).await,
+        Err(PublishError::Unavailable(_))
+    ));
+    assert!(broker.get_queue("q".to_owned()).await.is_err());
+}
+
+#[tokio::test]
+async fn a_message_that_reaches_no_queue_is_confirmed_as_such() {
+    let broker = broker(MemoryStore::new());
+    let published = broker.publish(publish("nowhere", &["a"])).await.unwrap();
+    assert_eq!(published[0].queues, 0);
+    assert_eq!(published[0].position, Position(0));
+}
+
+#[tokio::test]
+async fn the_store_is_let_go_before_shutdown_returns() {
+    for _ in 0..50 {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let watched = Arc::downgrade(&store);
+        let broker = start(store, &Options::default()).unwrap();
+        queue(&broker, "q").await;
+        broker.shutdown().await;
+        assert_eq!(watched.strong_count(), 0);
+    }
+}
