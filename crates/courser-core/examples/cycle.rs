@@ -111,6 +111,7 @@ fn subscribe(broker: &mut Broker, max_messages: u32) -> ConsumerId {
         lease: None,
         auto_ack: false,
         limit: None,
+        window_bytes: courser_core::limits::UNSENT_BYTES_MAX,
     };
     broker.subscribe("q", options).expect("there is room")
 }

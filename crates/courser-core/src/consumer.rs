@@ -22,6 +22,8 @@ pub struct ConsumerOptions {
     pub auto_ack: bool,
     /// Deliveries in all: after so many, none follow.
     pub limit: Option<u64>,
+    /// Bytes handed to its connection and not yet taken by it; one message that is larger still goes.
+    pub window_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -89,7 +91,7 @@ impl Consumer {
         let size = u64::from(size);
         let unsent_bytes = self.handed_bytes - self.taken_bytes;
         let sendable = self.handed - self.taken < limits::UNSENT_MESSAGES_MAX
-            && (unsent_bytes == 0 || unsent_bytes + size <= limits::UNSENT_BYTES_MAX);
+            && (unsent_bytes == 0 || unsent_bytes + size <= self.options.window_bytes);
         let credit = self.has_credit()
             && (self.held == 0 || self.held_bytes + size <= self.options.max_bytes);
         self.blocked = credit && !sendable;

@@ -25,6 +25,8 @@ pub(crate) enum Command {
     Publish(PublishCommand),
     Subscribe {
         open: Open,
+        /// Bytes that may wait for its connection.
+        window_bytes: u64,
         reply: Reply<Result<Subscription, QueueError>>,
     },
     /// A connection that was waited for has taken more of what was handed to it; its flow says how much.

@@ -6,7 +6,9 @@ use std::{
     time::Duration,
 };
 
-use courser_core::{error::Unavailable, options::QueueOptions, stats::QueueView};
+use courser_core::{
+    error::Unavailable, limits::UNSENT_BYTES_MAX, options::QueueOptions, stats::QueueView,
+};
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
     time::timeout,
@@ -87,9 +89,17 @@ impl BrokerHandle {
     /// # Errors
     /// `NotFound`, `TooManyConsumers`, `Unavailable`.
     pub async fn subscribe(&self, open: Open) -> Result<Subscription, QueueError> {
-        self.ask(|reply| Command::Subscribe { open, reply })
-            .await
-            .unwrap_or_else(|| Err(ended()))
+        self.open(open, UNSENT_BYTES_MAX).await
+    }
+
+    async fn open(&self, open: Open, window_bytes: u64) -> Result<Subscription, QueueError> {
+        self.ask(|reply| Command::Subscribe {
+            open,
+            window_bytes,
+            reply,
+        })
+        .await
+        .unwrap_or_else(|| Err(ended()))
     }
 
     /// Takes up to `open.max_messages` entries, waiting up to `wait` for the first.
@@ -99,7 +109,9 @@ impl BrokerHandle {
     pub async fn pull(&self, open: Open, wait: Duration) -> Result<Vec<Delivery>, QueueError> {
         let name = open.queue.clone();
         let limit = Some(open.max_messages.into());
-        let mut subscription = self.subscribe(Open { limit, ..open }).await?;
+        // All of the answer is in memory at once.
+        let window_bytes = open.max_bytes;
+        let mut subscription = self.open(Open { limit, ..open }, window_bytes).await?;
         let mut deliveries = Vec::new();
         let first = timeout(wait, subscription.peek()).await;
         let mut next = first.unwrap_or_else(|_| Some(Event::Deliveries(Vec::new())));

@@ -6,6 +6,7 @@ use courser_core::{
     broker::ConsumerOptions,
     id::{ConsumerId, LeaseId},
     lease::{DeadLetterReason, Nack, Verdict},
+    limits,
     name::Pattern,
     options::{Backoff, QueueOptions},
     random::Random,
@@ -199,6 +200,7 @@ impl Inventor {
             },
             auto_ack: self.one_in(12),
             limit: self.one_in(8).then(|| 1 + self.below(50)),
+            window_bytes: self.pick(&[100, limits::UNSENT_BYTES_MAX]).unwrap(),
         };
         Operation::Subscribe(self.queue(model), options)
     }

@@ -33,7 +33,11 @@ impl Engine {
         }
         match command {
             Command::Publish(command) => self.publish(command, now, turn),
-            Command::Subscribe { open, reply } => self.subscribe(open, reply),
+            Command::Subscribe {
+                open,
+                window_bytes,
+                reply,
+            } => self.subscribe(open, window_bytes, reply),
             Command::Taken { consumer } => self.note_taken(consumer),
             Command::Drain { consumer } => self.drain(consumer, turn),
             Command::Unsubscribe { consumer, unsent } => self.unsubscribe(consumer, unsent, now),
@@ -184,8 +188,13 @@ impl Engine {
 
     // ---- consume
 
-    fn subscribe(&mut self, open: Open, reply: Reply<Result<Subscription, QueueError>>) {
-        let (queue, options) = consumer_options(open);
+    fn subscribe(
+        &mut self,
+        open: Open,
+        window_bytes: u64,
+        reply: Reply<Result<Subscription, QueueError>>,
+    ) {
+        let (queue, options) = consumer_options(open, window_bytes);
         let subscribed = self.broker.subscribe(&queue, options).map(|consumer| {
             let (subscription, events) = Subscription::new(consumer, self.commands.clone());
             let outlet = Outlet::new(events, subscription.flow.clone());
@@ -362,7 +371,7 @@ fn answer<T: Send + 'static>(
     })));
 }
 
-fn consumer_options(open: Open) -> (String, ConsumerOptions) {
+fn consumer_options(open: Open, window_bytes: u64) -> (String, ConsumerOptions) {
     let options = ConsumerOptions {
         name: open.consumer.into(),
         max_messages: open.max_messages,
@@ -370,6 +379,7 @@ fn consumer_options(open: Open) -> (String, ConsumerOptions) {
         lease: open.lease,
         auto_ack: open.auto_ack,
         limit: open.limit,
+        window_bytes,
     };
     (open.queue, options)
 }

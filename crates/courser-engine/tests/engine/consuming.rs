@@ -158,6 +158,28 @@ async fn a_pull_with_auto_ack_takes_no_more_than_it_asked_for() {
 }
 
 #[tokio::test]
+async fn a_pull_takes_as_many_bytes_as_it_asked_for() {
+    let broker = broker(MemoryStore::new());
+    queue(&broker, "q").await;
+    let body = "x".repeat(64 * 1024);
+    broker
+        .publish(publish("q", &[body.as_str(); 100]))
+        .await
+        .unwrap();
+    let pulled = broker.pull(open("q"), Duration::ZERO).await.unwrap();
+    assert_eq!(pulled.len(), 100, "6.25 MiB of 16");
+    let rest = Open {
+        max_bytes: 200 * 1024,
+        ..open("q")
+    };
+    broker
+        .publish(publish("q", &[body.as_str(); 10]))
+        .await
+        .unwrap();
+    assert_eq!(broker.pull(rest, Duration::ZERO).await.unwrap().len(), 3);
+}
+
+#[tokio::test]
 async fn a_consumer_that_drains_hears_what_was_the_last_delivery() {
     let broker = forgetful(MemoryStore::new());
     queue(&broker, "q").await;
