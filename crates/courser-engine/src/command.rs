@@ -10,8 +10,8 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use crate::{
     loader::Loaded,
     request::{
-        Confirm, Open, Peeked, Publish, PublishError, Published, QueueError, Redrive, Settled,
-        Settlement, Snapshot,
+        Confirm, Info, Open, Peeked, Publish, PublishError, Published, QueueError, Redrive,
+        Settled, Settlement, Snapshot,
     },
     subscription::Subscription,
 };
@@ -57,48 +57,8 @@ pub(crate) enum Command {
         settlements: Vec<Settlement>,
         reply: Reply<Result<Settled, QueueError>>,
     },
-    CreateQueue {
-        name: String,
-        options: QueueOptions,
-        reply: Reply<Result<(QueueView, bool), QueueError>>,
-    },
-    UpdateQueue {
-        name: String,
-        change: OptionsChange,
-        reply: Reply<Result<QueueView, QueueError>>,
-    },
-    DeleteQueue {
-        name: String,
-        if_empty: bool,
-        reply: Reply<Result<(u64, u64), QueueError>>,
-    },
-    GetQueue {
-        name: String,
-        reply: Reply<Result<QueueView, QueueError>>,
-    },
-    ListQueues {
-        prefix: String,
-        after: Option<String>,
-        limit: usize,
-        reply: Reply<Vec<QueueView>>,
-    },
-    PurgeQueue {
-        name: String,
-        limit: Option<u64>,
-        reply: Reply<Result<u64, QueueError>>,
-    },
-    Peek {
-        queue: String,
-        peek: Peek,
-        reply: Reply<Result<Vec<Peeked>, QueueError>>,
-    },
-    Redrive {
-        redrive: Redrive,
-        reply: Reply<Result<u64, QueueError>>,
-    },
-    Snapshot {
-        reply: Reply<Snapshot>,
-    },
+    Change(Change),
+    Look(Look),
     /// Bodies that the engine had asked the loader for.
     Loaded(Loaded),
     /// The keeper has finished a checkpoint.
@@ -106,6 +66,62 @@ pub(crate) enum Command {
     /// Stop taking, flush, end.
     Shutdown {
         reply: Reply<()>,
+    },
+}
+
+/// Something to be changed about a queue, or its entries at large.
+#[derive(Debug)]
+pub(crate) enum Change {
+    Create {
+        name: String,
+        options: QueueOptions,
+        reply: Reply<Result<(QueueView, bool), QueueError>>,
+    },
+    Update {
+        name: String,
+        change: OptionsChange,
+        reply: Reply<Result<QueueView, QueueError>>,
+    },
+    Delete {
+        name: String,
+        if_empty: bool,
+        reply: Reply<Result<(u64, u64), QueueError>>,
+    },
+    Purge {
+        name: String,
+        limit: Option<u64>,
+        reply: Reply<Result<u64, QueueError>>,
+    },
+    Redrive {
+        redrive: Redrive,
+        reply: Reply<Result<u64, QueueError>>,
+    },
+}
+
+/// Something to be looked at, which changes nothing. What is seen may be ahead of the disk.
+#[derive(Debug)]
+pub(crate) enum Look {
+    Get {
+        name: String,
+        reply: Reply<Result<QueueView, QueueError>>,
+    },
+    List {
+        prefix: String,
+        after: Option<String>,
+        limit: usize,
+        reply: Reply<Vec<QueueView>>,
+    },
+    Peek {
+        queue: String,
+        peek: Peek,
+        reply: Reply<Result<Vec<Peeked>, QueueError>>,
+    },
+    Snapshot {
+        reply: Reply<Snapshot>,
+    },
+    /// The broker in a few figures.
+    Info {
+        reply: Reply<Info>,
     },
 }
 

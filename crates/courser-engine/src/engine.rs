@@ -4,6 +4,7 @@
 //! what can be delivered, and pass what became true and what is to be said to the committer. It wakes
 //! for commands, for the next deadline of the core, and when a checkpoint is due.
 
+mod admin;
 mod apply;
 mod deliver;
 

@@ -15,10 +15,10 @@ use tokio::{
 };
 
 use crate::{
-    command::{Command, OptionsChange, Permits, PublishCommand, PublishReply, Reply},
+    command::{Change, Command, Look, OptionsChange, Permits, PublishCommand, PublishReply, Reply},
     limits,
     request::{
-        Confirm, Delivery, Ended, Event, Health, Open, Peek, Peeked, Publish, PublishError,
+        Confirm, Delivery, Ended, Event, Health, Info, Open, Peek, Peeked, Publish, PublishError,
         Published, QueueError, Redrive, Settled, Settlement, Snapshot,
     },
     subscription::Subscription,
@@ -30,6 +30,7 @@ use crate::{
 pub struct BrokerHandle {
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) on_their_way: Arc<Semaphore>,
+    pub(crate) peeks: Arc<Semaphore>,
     pub(crate) health: watch::Receiver<Health>,
 }
 
@@ -151,13 +152,12 @@ impl BrokerHandle {
         name: String,
         options: QueueOptions,
     ) -> Result<(QueueView, bool), QueueError> {
-        self.ask(|reply| Command::CreateQueue {
+        self.change(|reply| Change::Create {
             name,
             options,
             reply,
         })
         .await
-        .unwrap_or_else(|| Err(ended()))
     }
 
     /// Changes options of a queue: `change` is given the current ones.
@@ -170,13 +170,12 @@ impl BrokerHandle {
         change: impl FnOnce(&mut QueueOptions) + Send + 'static,
     ) -> Result<QueueView, QueueError> {
         let change = OptionsChange(Box::new(change));
-        self.ask(|reply| Command::UpdateQueue {
+        self.change(|reply| Change::Update {
             name,
             change,
             reply,
         })
         .await
-        .unwrap_or_else(|| Err(ended()))
     }
 
     /// Deletes a queue and its dead-letter queue; answers how many entries went with each.
@@ -188,13 +187,12 @@ impl BrokerHandle {
         name: String,
         if_empty: bool,
     ) -> Result<(u64, u64), QueueError> {
-        self.ask(|reply| Command::DeleteQueue {
+        self.change(|reply| Change::Delete {
             name,
             if_empty,
             reply,
         })
         .await
-        .unwrap_or_else(|| Err(ended()))
     }
 
     /// One queue.
@@ -202,9 +200,7 @@ impl BrokerHandle {
     /// # Errors
     /// `NotFound`, `Unavailable`.
     pub async fn get_queue(&self, name: String) -> Result<QueueView, QueueError> {
-        self.ask(|reply| Command::GetQueue { name, reply })
-            .await
-            .unwrap_or_else(|| Err(ended()))
+        self.look(|reply| Look::Get { name, reply }).await?
     }
 
     /// Queues by name: those that start with `prefix` and come after `after`, at most `limit`.
@@ -217,14 +213,13 @@ impl BrokerHandle {
         after: Option<String>,
         limit: usize,
     ) -> Result<Vec<QueueView>, QueueError> {
-        self.ask(|reply| Command::ListQueues {
+        self.look(|reply| Look::List {
             prefix,
             after,
             limit,
             reply,
         })
         .await
-        .ok_or_else(ended)
     }
 
     /// Removes ready and delayed entries, oldest first; answers how many.
@@ -232,9 +227,8 @@ impl BrokerHandle {
     /// # Errors
     /// `NotFound`, `Unavailable`.
     pub async fn purge_queue(&self, name: String, limit: Option<u64>) -> Result<u64, QueueError> {
-        self.ask(|reply| Command::PurgeQueue { name, limit, reply })
+        self.change(|reply| Change::Purge { name, limit, reply })
             .await
-            .unwrap_or_else(|| Err(ended()))
     }
 
     /// Shows entries and changes nothing.
@@ -242,9 +236,11 @@ impl BrokerHandle {
     /// # Errors
     /// `NotFound`, `Unavailable`.
     pub async fn peek(&self, queue: String, peek: Peek) -> Result<Vec<Peeked>, QueueError> {
-        self.ask(|reply| Command::Peek { queue, peek, reply })
-            .await
-            .unwrap_or_else(|| Err(ended()))
+        // Its messages are in memory all at once, beside those that are on their way to consumers.
+        let Ok(_place) = self.peeks.acquire().await else {
+            return Err(ended());
+        };
+        self.look(|reply| Look::Peek { queue, peek, reply }).await?
     }
 
     /// Moves dead letters back; answers how many.
@@ -252,9 +248,8 @@ impl BrokerHandle {
     /// # Errors
     /// `NotFound`, `NotDeadLetterQueue`, `IsDeadLetterQueue` (the target), `Unavailable`.
     pub async fn redrive(&self, redrive: Redrive) -> Result<u64, QueueError> {
-        self.ask(|reply| Command::Redrive { redrive, reply })
+        self.change(|reply| Change::Redrive { redrive, reply })
             .await
-            .unwrap_or_else(|| Err(ended()))
     }
 
     /// Everything there is to count.
@@ -262,9 +257,15 @@ impl BrokerHandle {
     /// # Errors
     /// `Unavailable`.
     pub async fn snapshot(&self) -> Result<Snapshot, QueueError> {
-        self.ask(|reply| Command::Snapshot { reply })
-            .await
-            .ok_or_else(ended)
+        self.look(|reply| Look::Snapshot { reply }).await
+    }
+
+    /// The broker in a few figures.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn info(&self) -> Result<Info, QueueError> {
+        self.look(|reply| Look::Info { reply }).await
     }
 
     /// Whether the broker can do its work, now and whenever it changes.
@@ -277,6 +278,21 @@ impl BrokerHandle {
     /// Returns when that is done.
     pub async fn shutdown(&self) {
         self.ask(|reply| Command::Shutdown { reply }).await;
+    }
+
+    async fn change<T>(
+        &self,
+        change: impl FnOnce(Reply<Result<T, QueueError>>) -> Change,
+    ) -> Result<T, QueueError> {
+        self.ask(|reply| Command::Change(change(reply)))
+            .await
+            .unwrap_or_else(|| Err(ended()))
+    }
+
+    async fn look<T>(&self, look: impl FnOnce(Reply<T>) -> Look) -> Result<T, QueueError> {
+        self.ask(|reply| Command::Look(look(reply)))
+            .await
+            .ok_or_else(ended)
     }
 
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Option<T> {

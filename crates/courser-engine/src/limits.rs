@@ -21,6 +21,8 @@ pub(crate) const TURNS_WAITING_MAX: usize = 64;
 pub(crate) const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Records in one group, beyond the last turn's: a record with its history can have 16 KiB.
 pub(crate) const GROUP_RECORDS_MAX: usize = 65_536;
+/// Peeks at once: each has up to 16 MiB of messages in memory.
+pub(crate) const PEEKS_AT_ONCE: usize = 4;
 /// Bytes of the latest messages kept in memory for consumers that keep up; others are read from the
 /// log.
 pub(crate) const RECENT_BYTES_MAX: usize = 48 * 1024 * 1024;

@@ -8,29 +8,25 @@ use courser_core::{
     message::Message,
     stats::EntryView,
 };
-use courser_store::Store;
+use courser_store::{Store, Usage};
 use tokio::sync::mpsc;
 
 use crate::{
     command::{Command, Reply},
     failure::Failure,
-    request::{Peeked, Snapshot},
+    request::Peeked,
     turn::store_failed,
 };
 
 /// What to read, and for whom.
-#[derive(Debug)]
 pub(crate) enum Load {
     /// For deliveries to a consumer, which wait in the engine.
     Deliveries {
         consumer: ConsumerId,
         positions: Vec<Position>,
     },
-    /// What the disk holds, which completes a snapshot.
-    Usage {
-        snapshot: Box<Snapshot>,
-        reply: Reply<Snapshot>,
-    },
+    /// What the disk holds, for an answer that lacks it.
+    Usage(Box<dyn FnOnce(Usage) + Send>),
     /// For a peek, which is answered from here.
     Peek {
         views: Vec<EntryView>,
@@ -67,13 +63,7 @@ impl Loader {
                     let loaded = Loaded { consumer, messages };
                     drop(self.commands.blocking_send(Command::Loaded(loaded)));
                 }
-                Load::Usage {
-                    mut snapshot,
-                    reply,
-                } => {
-                    snapshot.usage = self.store.usage();
-                    drop(reply.send(*snapshot));
-                }
+                Load::Usage(answer) => answer(self.store.usage()),
                 Load::Peek { views, reply } => {
                     let positions: Vec<_> = views.iter().map(|view| view.entry.position).collect();
                     let peeked = self

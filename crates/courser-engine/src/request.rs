@@ -155,7 +155,24 @@ pub struct Peeked {
     pub message: Option<Arc<Message>>,
 }
 
-/// The broker at one moment, for metrics and info.
+/// The broker in a few figures.
+#[derive(Clone, Debug)]
+pub struct Info {
+    /// How many queues there are.
+    pub queues: usize,
+    /// The last position given out.
+    pub last_position: Position,
+    /// When the broker started.
+    pub started_at: Timestamp,
+    /// Now.
+    pub now: Timestamp,
+    /// What the disk holds.
+    pub usage: Usage,
+    /// Why the store takes no more writes.
+    pub failure: Option<String>,
+}
+
+/// The broker at one moment, for metrics.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// All queues, by name.

@@ -173,6 +173,7 @@ fn launch(
     Ok(BrokerHandle {
         commands,
         on_their_way,
+        peeks: Arc::new(Semaphore::new(limits::PEEKS_AT_ONCE)),
         health: health_watch,
     })
 }

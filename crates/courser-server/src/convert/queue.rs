@@ -7,7 +7,7 @@ use courser_core::{
     options::{Backoff, QueueOptions},
     stats::{ConsumerView, QueueView},
 };
-use courser_engine::request::Snapshot;
+use courser_engine::request::Info;
 use courser_proto::v1;
 
 use super::{
@@ -282,18 +282,18 @@ pub(crate) fn watched_from_proto(request: v1::WatchStatsRequest) -> Checked<Vec<
 }
 
 pub(crate) fn server_info_to_proto(
-    snapshot: &Snapshot,
+    info: &Info,
     options: &ServerOptions,
 ) -> v1::GetServerInfoResponse {
     v1::GetServerInfoResponse {
         version: options.version.to_owned(),
-        started_at: Some(timestamp_to_proto(snapshot.started_at)),
-        queues: snapshot.queues.len() as u64,
-        last_position: snapshot.last_position.0,
-        log_bytes: snapshot.usage.log_bytes,
-        index_bytes: snapshot.usage.index_bytes,
-        store_failure: snapshot.failure.clone().unwrap_or_default(),
+        started_at: Some(timestamp_to_proto(info.started_at)),
+        queues: info.queues as u64,
+        last_position: info.last_position.0,
+        log_bytes: info.usage.log_bytes,
+        index_bytes: info.usage.index_bytes,
+        store_failure: info.failure.clone().unwrap_or_default(),
         max_message_bytes: options.max_message_bytes as u64,
-        uptime: Some(duration_to_proto(snapshot.now.since(snapshot.started_at))),
+        uptime: Some(duration_to_proto(info.now.since(info.started_at))),
     }
 }

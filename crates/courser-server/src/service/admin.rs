@@ -207,14 +207,7 @@ impl Admin for AdminService {
         &self,
         _request: Request<v1::GetServerInfoRequest>,
     ) -> Result<Response<v1::GetServerInfoResponse>, Status> {
-        let snapshot = self
-            .handle
-            .snapshot()
-            .await
-            .map_err(queue_error_to_status)?;
-        Ok(Response::new(server_info_to_proto(
-            &snapshot,
-            &self.options,
-        )))
+        let info = self.handle.info().await.map_err(queue_error_to_status)?;
+        Ok(Response::new(server_info_to_proto(&info, &self.options)))
     }
 }
