@@ -2,6 +2,11 @@
 # `finish` prints the closing line that tests/run adds up.
 passed=0 failed=0
 
+# The binary under test. Nothing else that the caller has set must reach it: it refuses variables that
+# it does not know.
+readonly BIN=${COURSER_BIN:-$PWD/target/release/courser}
+unset "${!COURSER_@}"
+
 # check WHAT COMMAND...: passes when the command succeeds; prints what it said when it does not.
 check() {
   local what=$1 output

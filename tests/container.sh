@@ -9,7 +9,6 @@ set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 source tests/check.sh
 
-readonly BIN=${COURSER_BIN:-$PWD/target/release/courser}
 readonly IMAGE_USER=65532
 work=$(mktemp -d)
 
@@ -172,6 +171,6 @@ main() {
 
 # A network of its own, so that the default ports are free and nothing outside can be reached.
 if [[ ${1:-} != --inside ]] && unshare --net true 2>/dev/null && command -v ip >/dev/null; then
-  exec unshare --net bash -c 'ip link set lo up && exec "$0" --inside' "$PWD/tests/container.sh"
+  exec env COURSER_BIN="$BIN" unshare --net bash -c 'ip link set lo up && exec "$0" --inside' "$PWD/tests/container.sh"
 fi
 main

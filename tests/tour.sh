@@ -7,7 +7,6 @@ set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 source tests/check.sh
 
-readonly BIN=${COURSER_BIN:-$PWD/target/release/courser}
 work=$(mktemp -d)
 broker=
 
@@ -69,6 +68,6 @@ main() {
 }
 
 if [[ ${1:-} != --inside ]] && unshare --net true 2>/dev/null && command -v ip >/dev/null; then
-  exec unshare --net bash -c 'ip link set lo up && exec "$0" --inside' "$PWD/tests/tour.sh"
+  exec env COURSER_BIN="$BIN" unshare --net bash -c 'ip link set lo up && exec "$0" --inside' "$PWD/tests/tour.sh"
 fi
 main

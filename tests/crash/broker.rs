@@ -37,7 +37,9 @@ impl Broker {
         let log = folder.join(format!("broker-{round}.log"));
         let output = File::create(&log).unwrap();
         let mut command = Command::new(binary());
+        // The settings of the test itself are none of the broker's.
         command
+            .env_clear()
             .arg("serve")
             .arg("--data-dir")
             .arg(folder.join("data"))

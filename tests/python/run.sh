@@ -5,7 +5,6 @@ set -uo pipefail
 cd "$(dirname "$0")/../.." || exit 1
 source tests/check.sh
 
-readonly BIN=${COURSER_BIN:-$PWD/target/release/courser}
 readonly VENV=tests/.venv
 work=$(mktemp -d)
 broker=

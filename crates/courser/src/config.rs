@@ -5,6 +5,7 @@
 //! table of text rather than a struct that serde fills, because serde stops at the first mistake, and
 //! whoever repairs a configuration wants to hear of all of them.
 
+mod environment;
 mod layer;
 mod value;
 
@@ -26,6 +27,9 @@ pub const SETTINGS: [&str; 8] = [
     "worker_threads",
     "recent_bytes",
 ];
+
+/// Those that a file may give as a number; all others are text.
+const NUMBERS: [&str; 3] = ["max_message_bytes", "worker_threads", "recent_bytes"];
 
 /// Bytes of the latest messages that may be kept in memory at least: less, and every consumer reads
 /// from the disk.

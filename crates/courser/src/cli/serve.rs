@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
 use tokio::{
     runtime,
     signal::unix::{Signal, SignalKind, signal},
@@ -64,11 +63,8 @@ impl Serve {
 
     fn configuration(self) -> anyhow::Result<Config> {
         let mut layers = Vec::new();
-        if let Some(path) = &self.config {
-            let context = || format!("cannot read the configuration {}", path.display());
-            layers.push(Layer::file(path).with_context(context)?);
-        }
-        layers.push(Layer::environment(|name| std::env::var(name).ok()));
+        layers.extend(self.config.as_deref().map(Layer::file));
+        layers.push(Layer::environment(std::env::vars_os()));
         layers.push(Layer::flags([
             ("data_dir", self.data_dir),
             ("listen", self.listen),

@@ -2,11 +2,12 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    ffi::OsString,
+    fs,
     path::{Path, PathBuf},
 };
 
-use crate::config::SETTINGS;
+use super::{NUMBERS, SETTINGS, environment};
 
 /// Where a layer was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,12 +49,20 @@ impl Layer {
         }
     }
 
-    /// Reads a file. That it is not a configuration is a problem of the layer, not an error.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub fn file(path: &Path) -> io::Result<Self> {
-        Ok(Self::toml(path, &fs::read_to_string(path)?))
+    /// Reads a file. That it cannot be read, or is no configuration, is a problem of the layer.
+    #[must_use]
+    pub fn file(path: &Path) -> Self {
+        match fs::read_to_string(path) {
+            Ok(text) => Self::toml(path, &text),
+            Err(error) => {
+                let mut layer = Self::new(Origin::File(path.to_owned()));
+                let path = path.display();
+                layer
+                    .problems
+                    .push(format!("{path} cannot be read: {error}"));
+                layer
+            }
+        }
     }
 
     /// The same, for a text that was read from `path`.
@@ -86,26 +95,61 @@ impl Layer {
         };
         let text = match value {
             toml::Value::String(text) => text,
-            toml::Value::Integer(number) => number.to_string(),
+            toml::Value::Integer(number) if NUMBERS.contains(setting) => number.to_string(),
             other => {
+                let expected = if NUMBERS.contains(setting) {
+                    "text or a number"
+                } else {
+                    "text"
+                };
                 let found = other.type_str();
                 self.problems
-                    .push(format!("{name_here} must be text or a number, not {found}"));
+                    .push(format!("{name_here} must be {expected}, not {found}"));
                 return;
             }
         };
         self.values.insert(setting, text);
     }
 
-    /// Looks for every setting with `variable`, which is `std::env::var` outside of tests.
+    /// Takes what is meant for us from `variables`, which are `std::env::vars_os` outside of tests.
     #[must_use]
-    pub fn environment(lookup: impl Fn(&str) -> Option<String>) -> Self {
+    pub fn environment(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
         let mut layer = Self::new(Origin::Environment);
-        let found = SETTINGS
-            .iter()
-            .filter_map(|setting| Some((*setting, lookup(&variable(setting))?)));
-        layer.values = found.collect();
+        for (name, value) in variables {
+            let name = name.to_string_lossy();
+            if name.starts_with(PREFIX) {
+                layer.take_variable(&name, value);
+            }
+        }
+        // The environment has no order of its own.
+        layer.problems.sort();
         layer
+    }
+
+    fn take_variable(&mut self, name: &str, value: OsString) {
+        let setting = SETTINGS.iter().find(|setting| variable(setting) == name);
+        match (setting, value.into_string()) {
+            (Some(setting), Ok(value)) => {
+                self.values.insert(setting, value);
+            }
+            (Some(_), Err(value)) => {
+                let problem = format!("{name} is {value:?}, but text in UTF-8 is needed");
+                self.problems.push(problem);
+            }
+            (None, _) if environment::OF_THE_COMMAND_LINE.contains(&name) => {}
+            (None, Ok(value)) if environment::is_injected(name, &value) => {}
+            (None, _) => {
+                let settings = SETTINGS.map(variable);
+                let known: Vec<&str> = settings
+                    .iter()
+                    .map(String::as_str)
+                    .chain(environment::OF_THE_COMMAND_LINE)
+                    .collect();
+                let known = known.join(", ");
+                self.problems
+                    .push(format!("{name}: there is no such variable, only {known}"));
+            }
+        }
     }
 
     /// Takes the flags that were given.
@@ -120,6 +164,9 @@ impl Layer {
     }
 }
 
+/// What our variables begin with.
+const PREFIX: &str = "COURSER_";
+
 fn variable(setting: &str) -> String {
-    format!("COURSER_{}", setting.to_ascii_uppercase())
+    format!("{PREFIX}{}", setting.to_ascii_uppercase())
 }

@@ -7,10 +7,8 @@ fn toml(text: &str) -> Layer {
 }
 
 fn environment(variables: &[(&str, &str)]) -> Layer {
-    Layer::environment(|name| {
-        let found = variables.iter().find(|(variable, _)| *variable == name);
-        found.map(|(_, value)| (*value).to_owned())
-    })
+    let variables = variables.iter().copied();
+    Layer::environment(variables.map(|(name, value)| (name.into(), value.into())))
 }
 
 const DOCUMENTED: &str = include_str!("../../../../config/courser.toml");
@@ -62,17 +60,27 @@ fn flags_win_over_the_environment_and_the_environment_over_the_file() {
 
 #[test]
 fn all_problems_are_told_at_once() {
-    let file = toml("lissten = \"x\"\nhttp = 5\nlog_format = true\nmax_message_bytes = \"1GiB\"");
-    let environment = environment(&[("COURSER_LISTEN", "nowhere"), ("COURSER_LOG_LEVEL", "loud")]);
+    let file = toml(
+        "lissten = \"x\"\nhttp = 5\nlog_format = true\ndata_dir = 5\nmax_message_bytes = \"1GiB\"",
+    );
+    let environment = environment(&[
+        ("COURSER_LISTEN", "nowhere"),
+        ("COURSER_LOG_LEVEL", "loud"),
+        ("COURSER_DATADIR", "/data"),
+        ("COURSER_PORT", "7500"),
+    ]);
     let flags = Layer::flags([("worker_threads", Some("many".to_owned()))]);
     let Problems(problems) = Config::resolve(vec![file, environment, flags]).unwrap_err();
     let expected = [
         "lissten in courser.toml",
         "http in courser.toml",
-        "log_format in courser.toml",
+        "log_format in courser.toml must be text, not boolean",
+        "data_dir in courser.toml must be text, not integer",
         "max_message_bytes in courser.toml",
         "COURSER_LISTEN is \"nowhere\"",
         "COURSER_LOG_LEVEL is \"loud\"",
+        "COURSER_DATADIR: there is no such variable, only COURSER_DATA_DIR, ",
+        "COURSER_PORT: there is no such variable",
         "--worker-threads is \"many\"",
     ];
     for name in expected {
@@ -82,6 +90,67 @@ fn all_problems_are_told_at_once() {
         );
     }
     assert_eq!(problems.len(), expected.len(), "{problems:#?}");
+}
+
+#[test]
+fn what_is_injected_beside_a_service_of_our_name_is_ignored() {
+    let injected = environment(&[
+        ("COURSER_SERVICE_HOST", "10.0.0.11"),
+        ("COURSER_SERVICE_PORT", "7420"),
+        ("COURSER_SERVICE_PORT_GRPC", "7420"),
+        ("COURSER_PORT", "tcp://10.0.0.11:7420"),
+        ("COURSER_PORT_7420_TCP", "tcp://10.0.0.11:7420"),
+        ("COURSER_PORT_7420_TCP_PROTO", "tcp"),
+        ("COURSER_PORT_7420_TCP_PORT", "7420"),
+        ("COURSER_PORT_7420_TCP_ADDR", "10.0.0.11"),
+        ("COURSER_PORT_53_UDP", "udp://10.0.0.11:53"),
+        ("COURSER_HTTP_SERVICE_HOST", "10.0.0.12"),
+        ("COURSER_HTTP_SERVICE_PORT_METRICS", "7421"),
+        ("COURSER_HTTP_PORT", "tcp://10.0.0.12:7421"),
+        ("COURSER_HTTP_PORT_7421_TCP_ADDR", "10.0.0.12"),
+        ("COURSER_SERVER", "http://broker:7420"),
+        ("COURSER_CONFIG", "/etc/courser.toml"),
+        ("COURSER", "not ours"),
+        ("COURSERS_LISTEN", "not ours"),
+    ]);
+    assert_eq!(Config::resolve(vec![injected]), Ok(Config::default()));
+}
+
+#[test]
+fn what_only_looks_like_that_is_refused() {
+    let written = [
+        ("COURSER_HTTP_PORT", "7421"),
+        ("COURSER_PORT_TCP", "7420"),
+        ("COURSER_PORT_GRPC_TCP", "7420"),
+        ("COURSER_PORT_7420_TLS", "on"),
+        ("COURSER_SERVICE", "courser"),
+        ("COURSER_SERVICE_PORTS", "7420"),
+        ("COURSER_", ""),
+    ];
+    let Problems(problems) = Config::resolve(vec![environment(&written)]).unwrap_err();
+    assert_eq!(problems.len(), written.len(), "{problems:#?}");
+}
+
+#[test]
+fn a_setting_that_is_not_text_is_refused() {
+    use std::os::unix::ffi::OsStringExt as _;
+    let bytes = std::ffi::OsString::from_vec(b"/data/\xff".to_vec());
+    let layer = Layer::environment([("COURSER_DATA_DIR".into(), bytes)]);
+    let Problems(problems) = Config::resolve(vec![layer]).unwrap_err();
+    assert!(problems[0].contains("COURSER_DATA_DIR"), "{problems:?}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_a_problem_among_others() {
+    let file = Layer::file(Path::new("/no/such/courser.toml"));
+    let flags = Layer::flags([("listen", Some("nowhere".to_owned()))]);
+    let Problems(problems) = Config::resolve(vec![file, flags]).unwrap_err();
+    assert_eq!(problems.len(), 2, "{problems:#?}");
+    assert!(
+        problems
+            .iter()
+            .any(|problem| problem.starts_with("/no/such/courser.toml"))
+    );
 }
 
 #[test]

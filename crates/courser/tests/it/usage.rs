@@ -82,8 +82,15 @@ fn a_wrong_configuration_is_told_completely() {
 
 #[test]
 fn a_configuration_that_cannot_be_read_is_named() {
-    let said = courser(&["serve", "--config", "/no/such/courser.toml"]).failed(1);
+    let said = courser(&["serve", "--config", "/no/such/courser.toml"]).failed(2);
     assert!(said.contains("/no/such/courser.toml"), "{said}");
+}
+
+#[test]
+fn a_misspelt_variable_is_refused_with_what_there_is() {
+    let said = courser_in(&[("COURSER_LISTENS", "127.0.0.1:0")], &["serve"]).failed(2);
+    assert!(said.contains("COURSER_LISTENS"), "{said}");
+    assert!(said.contains("COURSER_LISTEN,"), "{said}");
 }
 
 #[test]
