@@ -23,7 +23,7 @@ use crate::{
     connection::{Listener, Patience},
     health::HealthView,
     http, limits,
-    service::{AdminService, BrokerFace, BrokerService},
+    service::{AdminService, BrokerFace, BrokerService, InOurWords},
 };
 
 /// Why the faces ended by themselves.
@@ -170,19 +170,25 @@ fn services(handle: &BrokerHandle, options: &ServerOptions) -> Result<Router, Se
     let answer_bytes_max = limits::answer_bytes_max(options.max_message_bytes);
     let broker = BrokerService::new(handle.clone(), options.max_message_bytes);
     let admin = AdminService::new(handle.clone(), options.clone());
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(courser_proto::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()?;
-    let router = transport()
-        .add_service(BrokerFace::new(broker, options.max_message_bytes))
-        .add_service(
-            AdminServer::new(admin)
-                .max_decoding_message_size(request_bytes_max)
-                .max_encoding_message_size(answer_bytes_max),
-        )
-        .add_service(reflection);
-    Ok(router)
+    let broker = BrokerFace::new(broker, options.max_message_bytes);
+    let admin = AdminServer::new(admin)
+        .max_decoding_message_size(request_bytes_max)
+        .max_encoding_message_size(answer_bytes_max);
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(courser_proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    Ok(transport()
+        .add_service(InOurWords {
+            inner: broker,
+            request_bytes_max,
+        })
+        .add_service(InOurWords {
+            inner: admin,
+            request_bytes_max,
+        })
+        .add_service(reflection().build_v1()?))
 }
 
 /// HTTP/2 with every protection set by name: several defaults are "no limit". Connections have no

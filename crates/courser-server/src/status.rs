@@ -4,7 +4,7 @@
 //!
 //! | Code | Words |
 //! |---|---|
-//! | INVALID_ARGUMENT | `INVALID_FIELD` |
+//! | INVALID_ARGUMENT | `INVALID_FIELD`, `REQUEST_TOO_LARGE`, `MALFORMED_REQUEST` |
 //! | NOT_FOUND | `QUEUE_NOT_FOUND`, `QUEUE_DELETED` |
 //! | ALREADY_EXISTS | `QUEUE_EXISTS`, `NAME_TAKEN` |
 //! | FAILED_PRECONDITION | `UNROUTABLE`, `DEAD_LETTER_QUEUE`, `NOT_DEAD_LETTER_QUEUE`, `QUEUE_NOT_EMPTY` |
@@ -110,6 +110,24 @@ pub(crate) fn not_opened() -> Status {
     refusal(Code::DeadlineExceeded, "NOT_OPENED", &sentence)
 }
 
+/// A refusal of the library below us, when `status` is one: those have no details. Elsewhere these two
+/// codes mean a range that was missed and a harm of ours; here it is the request that is wrong, and
+/// sending it again does not help.
+pub(crate) fn in_our_words(status: Status, request_bytes_max: usize) -> Status {
+    match status.code() {
+        Code::OutOfRange if status.details().is_empty() => {
+            let sentence = format!("the request must have at most {request_bytes_max} bytes");
+            refusal(Code::InvalidArgument, "REQUEST_TOO_LARGE", &sentence)
+        }
+        Code::Internal if status.details().is_empty() => {
+            let why = status.message().trim_end_matches('.');
+            let sentence = format!("the request cannot be read: {why}");
+            refusal(Code::InvalidArgument, "MALFORMED_REQUEST", &sentence)
+        }
+        _ => status,
+    }
+}
+
 /// A handler of ours came to harm. The harm itself is told to the operator only.
 pub(crate) fn internal() -> Status {
     refusal(
@@ -174,6 +192,30 @@ mod tests {
         let details = status.get_error_details();
         let violations = &details.bad_request().unwrap().field_violations;
         assert_eq!(violations[0].field, "open.queue");
+    }
+
+    #[test]
+    fn refusals_of_the_library_below_are_put_into_our_words() {
+        let found = Status::out_of_range("Error, decoded message length too large");
+        let status = in_our_words(found, 100);
+        let sentence = "the request must have at most 100 bytes";
+        check(
+            &status,
+            Code::InvalidArgument,
+            "REQUEST_TOO_LARGE",
+            sentence,
+        );
+        let found = Status::internal("Unexpected EOF decoding stream.");
+        let status = in_our_words(found, 100);
+        let sentence = "the request cannot be read: Unexpected EOF decoding stream";
+        check(
+            &status,
+            Code::InvalidArgument,
+            "MALFORMED_REQUEST",
+            sentence,
+        );
+        let status = in_our_words(internal(), 100);
+        assert_eq!(status.code(), Code::Internal, "ours stay as they are");
     }
 
     #[test]

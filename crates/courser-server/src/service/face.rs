@@ -15,7 +15,9 @@ use tonic::{
     server::{Grpc, NamedService, StreamingService},
 };
 
-use super::{BrokerService, confirms::ConfirmStream, deliveries::DeliveryStream};
+use super::{
+    BrokerService, confirms::ConfirmStream, deliveries::DeliveryStream, words::StreamInOurWords,
+};
 use crate::{
     limits,
     wire::{ConfirmFrame, DeliveryFrame, WireCodec},
@@ -47,6 +49,13 @@ impl BrokerFace {
         }
     }
 
+    fn streams(&self) -> Streams {
+        Streams {
+            broker: Arc::clone(&self.broker),
+            request_bytes_max: self.request_bytes_max,
+        }
+    }
+
     fn grpc<Answer, Wanted>(&self) -> Grpc<WireCodec<Answer, Wanted>>
     where
         WireCodec<Answer, Wanted>: tonic::codec::Codec,
@@ -74,11 +83,11 @@ impl Service<http::Request<Body>> for BrokerFace {
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         match request.uri().path() {
             "/courser.v1.Broker/PublishStream" => {
-                let (mut grpc, method) = (self.grpc(), PublishStream(Arc::clone(&self.broker)));
+                let (mut grpc, method) = (self.grpc(), PublishStream(self.streams()));
                 Box::pin(async move { Ok(grpc.streaming(method, request).await) })
             }
             "/courser.v1.Broker/Subscribe" => {
-                let (mut grpc, method) = (self.grpc(), Subscribe(Arc::clone(&self.broker)));
+                let (mut grpc, method) = (self.grpc(), Subscribe(self.streams()));
                 Box::pin(async move { Ok(grpc.streaming(method, request).await) })
             }
             _ => self.generated.call(request),
@@ -86,33 +95,48 @@ impl Service<http::Request<Body>> for BrokerFace {
     }
 }
 
-struct PublishStream(Arc<BrokerService>);
+/// What the two streams need.
+#[derive(Clone)]
+struct Streams {
+    broker: Arc<BrokerService>,
+    request_bytes_max: usize,
+}
 
-impl StreamingService<v1::PublishStreamRequest> for PublishStream {
-    type Response = ConfirmFrame;
-    type ResponseStream = ConfirmStream;
-    type Future = BoxFuture<Response<ConfirmStream>, Status>;
-
-    fn call(&mut self, request: Request<Streaming<v1::PublishStreamRequest>>) -> Self::Future {
-        let stream = self.0.start_publish_stream(request.into_inner());
-        Box::pin(async move { Ok(Response::new(stream)) })
+impl Streams {
+    fn answer<S>(self, inner: S) -> Response<StreamInOurWords<S>> {
+        Response::new(StreamInOurWords {
+            inner,
+            request_bytes_max: self.request_bytes_max,
+        })
     }
 }
 
-struct Subscribe(Arc<BrokerService>);
+struct PublishStream(Streams);
+
+impl StreamingService<v1::PublishStreamRequest> for PublishStream {
+    type Response = ConfirmFrame;
+    type ResponseStream = StreamInOurWords<ConfirmStream>;
+    type Future = BoxFuture<Response<Self::ResponseStream>, Status>;
+
+    fn call(&mut self, request: Request<Streaming<v1::PublishStreamRequest>>) -> Self::Future {
+        let streams = self.0.clone();
+        let stream = streams.broker.start_publish_stream(request.into_inner());
+        Box::pin(async move { Ok(streams.answer(stream)) })
+    }
+}
+
+struct Subscribe(Streams);
 
 impl StreamingService<v1::SubscribeRequest> for Subscribe {
     type Response = DeliveryFrame;
-    type ResponseStream = DeliveryStream;
-    type Future = BoxFuture<Response<DeliveryStream>, Status>;
+    type ResponseStream = StreamInOurWords<DeliveryStream>;
+    type Future = BoxFuture<Response<Self::ResponseStream>, Status>;
 
     fn call(&mut self, request: Request<Streaming<v1::SubscribeRequest>>) -> Self::Future {
-        let broker = Arc::clone(&self.0);
+        let streams = self.0.clone();
         Box::pin(async move {
-            broker
-                .start_subscribe(request.into_inner())
-                .await
-                .map(Response::new)
+            let stream = streams.broker.start_subscribe(request.into_inner()).await?;
+            Ok(streams.answer(stream))
         })
     }
 }
