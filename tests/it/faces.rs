@@ -6,10 +6,6 @@ use tonic::Code;
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
-use tonic_reflection::pb::v1::{
-    ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
-    server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
-};
 
 use crate::harness::{Broker, ack, assert_refused, at_once, nack, release, within};
 
@@ -189,38 +185,66 @@ async fn health_answers_over_grpc() {
     );
 }
 
+/// What every client must find, whichever name of reflection it knows.
+#[track_caller]
+fn assert_all_services(names: &[String]) {
+    for name in [
+        "courser.v1.Broker",
+        "courser.v1.Admin",
+        "grpc.health.v1.Health",
+    ] {
+        assert!(
+            names.iter().any(|listed| listed == name),
+            "{name} is not in {names:?}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn the_contract_can_be_reflected() {
+    use tonic_reflection::pb::v1::{
+        ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+        server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+    };
     let broker = Broker::start().await;
     let mut reflection = ServerReflectionClient::new(broker.channel());
     let request = ServerReflectionRequest {
         host: String::new(),
         message_request: Some(MessageRequest::ListServices(String::new())),
     };
-    let mut answers = reflection
-        .server_reflection_info(once(request))
-        .await
-        .unwrap()
-        .into_inner();
-    let answer = within("the services", answers.message())
-        .await
-        .unwrap()
-        .unwrap();
-    let Some(MessageResponse::ListServicesResponse(list)) = answer.message_response else {
-        panic!("no list of services: {answer:?}");
+    let answers = reflection.server_reflection_info(once(request)).await;
+    let mut answers = answers.unwrap().into_inner();
+    let answer = within("the services", answers.message()).await.unwrap();
+    let list = match answer.unwrap().message_response {
+        Some(MessageResponse::ListServicesResponse(list)) => list.service,
+        other => panic!("no list of services: {other:?}"),
     };
-    let names: Vec<_> = list
-        .service
-        .iter()
-        .map(|service| service.name.as_str())
-        .collect();
-    for name in [
-        "courser.v1.Broker",
-        "courser.v1.Admin",
-        "grpc.health.v1.Health",
-    ] {
-        assert!(names.contains(&name), "{name} is not in {names:?}");
-    }
+    let names: Vec<_> = list.into_iter().map(|service| service.name).collect();
+    assert_all_services(&names);
+}
+
+/// Many clients know only this one.
+#[tokio::test]
+async fn the_contract_can_be_reflected_by_the_older_name_of_reflection() {
+    use tonic_reflection::pb::v1alpha::{
+        ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+        server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+    };
+    let broker = Broker::start().await;
+    let mut reflection = ServerReflectionClient::new(broker.channel());
+    let request = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let answers = reflection.server_reflection_info(once(request)).await;
+    let mut answers = answers.unwrap().into_inner();
+    let answer = within("the services", answers.message()).await.unwrap();
+    let list = match answer.unwrap().message_response {
+        Some(MessageResponse::ListServicesResponse(list)) => list.service,
+        other => panic!("no list of services: {other:?}"),
+    };
+    let names: Vec<_> = list.into_iter().map(|service| service.name).collect();
+    assert_all_services(&names);
 }
 
 #[tokio::test]

@@ -11,24 +11,11 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 
 TIMEOUT = 20
-INFO = "ServerReflection/ServerReflectionInfo"
-
-
-class Version1:
-    """A channel for grpcio-reflection, which knows reflection by its old name, v1alpha: the messages
-    are the same in v1, which is what the broker serves."""
-
-    def __init__(self, channel):
-        self._channel = channel
-
-    def stream_stream(self, method, **arguments):
-        assert method == f"/grpc.reflection.v1alpha.{INFO}", method
-        return self._channel.stream_stream(f"/grpc.reflection.v1.{INFO}", **arguments)
 
 
 def setup(address):
     channel = grpc.insecure_channel(address)
-    database = ProtoReflectionDescriptorDatabase(Version1(channel))
+    database = ProtoReflectionDescriptorDatabase(channel)
     pool = DescriptorPool(database)
     return SimpleNamespace(channel=channel, database=database, pool=pool)
 

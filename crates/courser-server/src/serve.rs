@@ -188,7 +188,9 @@ fn services(handle: &BrokerHandle, options: &ServerOptions) -> Result<Router, Se
             inner: admin,
             request_bytes_max,
         })
-        .add_service(reflection().build_v1()?))
+        .add_service(reflection().build_v1()?)
+        // Many clients know reflection by its old name only: grpcio's, and all from before 2023.
+        .add_service(reflection().build_v1alpha()?))
 }
 
 /// HTTP/2 with every protection set by name: several defaults are "no limit". Connections have no
