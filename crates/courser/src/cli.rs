@@ -1,6 +1,7 @@
 //! The command line: one file for each group of commands.
 
 mod bench;
+mod broker;
 mod consume;
 mod dlq;
 mod health;
@@ -16,13 +17,14 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use clap_complete::Shell;
-use courser_client::{Client, ConnectOptions};
 use tokio::runtime;
 
-use self::output::{Format, Output};
+use self::{
+    broker::Unreachable,
+    output::{Format, Output},
+};
 use crate::config::Problems;
 
 /// Exit codes: scripts depend on them.
@@ -30,8 +32,11 @@ const REFUSED: u8 = 1;
 const WRONG_USAGE: u8 = 2;
 const UNREACHABLE: u8 = 3;
 
-/// How long a command waits for the connection: a broker that is there answers within milliseconds.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long `health` may take in all: whoever probes asks again soon.
+const HEALTH_TIME_MAX: Duration = Duration::from_secs(4);
+/// How long a command may take that changes or shows a little: the broker answers within milliseconds,
+/// unless its disk is slow.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// Courser, a message broker: durable queues with leases, retries and dead letters.
 ///
@@ -105,11 +110,18 @@ enum Command {
 /// Runs the command line.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = command_line(Cli::command()).get_matches();
+    let cli = Cli::from_arg_matches(&cli).unwrap_or_else(|error| error.exit());
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => ExitCode::from(tell(&error)),
     }
+}
+
+/// `--limit -1` is a wrong number, not an unknown flag.
+fn command_line(command: clap::Command) -> clap::Command {
+    let command = command.allow_negative_numbers(true);
+    command.mut_subcommands(command_line)
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {
@@ -121,12 +133,15 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Bench(bench) => bench
             .runtime()?
-            .block_on(bench.run(&address(&cli.global.server), cli.global.output)),
+            .block_on(bench.run(&broker::url(&cli.global.server)?, cli.global.output)),
         command => {
             let runtime = runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
-            let answered = runtime.block_on(ask(command, &cli.global));
+            let url = broker::url(&cli.global.server)?;
+            let time_max = command.time_max();
+            let asking = ask(&url, command, cli.global.output);
+            let answered = runtime.block_on(broker::answered(&url, time_max, asking));
             // Reading stdin holds a thread of the runtime that nothing can wake.
             runtime.shutdown_background();
             answered
@@ -134,9 +149,22 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     }
 }
 
-async fn ask(command: Command, global: &Global) -> anyhow::Result<()> {
-    let client = connect(&address(&global.server)).await?;
-    let mut output = Output::new(global.output);
+impl Command {
+    /// How long it may take. None: it waits by design, or for as much as there is to do; a broker that
+    /// is gone is noticed by the pings of the connection.
+    fn time_max(&self) -> Option<Duration> {
+        match self {
+            Self::Health => Some(HEALTH_TIME_MAX),
+            Self::Queue(queue) if queue.is_short() => Some(ANSWER_TIME_MAX),
+            Self::Dlq(dlq) if dlq.is_short() => Some(ANSWER_TIME_MAX),
+            _ => None,
+        }
+    }
+}
+
+async fn ask(url: &str, command: Command, format: Format) -> anyhow::Result<()> {
+    let client = broker::connect(url).await?;
+    let mut output = Output::new(format);
     match command {
         Command::Publish(publish) => publish.run(&client, &mut output).await,
         Command::Consume(consume) => consume.run(&client, &mut output).await,
@@ -146,35 +174,6 @@ async fn ask(command: Command, global: &Global) -> anyhow::Result<()> {
         Command::Serve(_) | Command::Bench(_) | Command::Completions { .. } => {
             unreachable!("these commands have no connection of this kind")
         }
-    }
-}
-
-async fn connect(url: &str) -> anyhow::Result<Client> {
-    let options = ConnectOptions {
-        connect_timeout: CONNECT_TIMEOUT,
-        ..ConnectOptions::default()
-    };
-    Client::connect_with(url, &options)
-        .await
-        .with_context(|| Unreachable(url.to_owned()))
-}
-
-/// People type `localhost:7420`.
-fn address(server: &str) -> String {
-    if server.contains("://") {
-        server.to_owned()
-    } else {
-        format!("http://{server}")
-    }
-}
-
-/// The context of a connection that did not come about: which one.
-#[derive(Debug)]
-struct Unreachable(String);
-
-impl std::fmt::Display for Unreachable {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "no broker at {}", self.0)
     }
 }
 
@@ -201,26 +200,41 @@ fn tell(error: &anyhow::Error) -> u8 {
     }
     let (code, hint) = judge(error);
     let mut stderr = io::stderr().lock();
-    let _ = writeln!(stderr, "error: {error:#}");
+    let _ = writeln!(stderr, "error: {}", sentence(error));
     if let Some(hint) = hint {
         let _ = writeln!(stderr, "  hint: {hint}");
     }
     code
 }
 
+/// An error with its causes, each said once: many say their cause already.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut sentence = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if sentence.is_empty() {
+            sentence = cause;
+        } else if !sentence.contains(&cause) {
+            sentence = format!("{sentence}: {cause}");
+        }
+    }
+    sentence
+}
+
 fn judge(error: &anyhow::Error) -> (u8, Option<&'static str>) {
     use courser_client::Error;
+    match error.downcast_ref::<Unreachable>() {
+        Some(Unreachable::Absent { .. }) => {
+            let hint = "start one with `courser serve`, or name another with --server URL";
+            return (UNREACHABLE, Some(hint));
+        }
+        Some(_) => return (UNREACHABLE, None),
+        None => {}
+    }
     let client = error
         .chain()
         .find_map(|cause| cause.downcast_ref::<Error>());
     match client {
-        Some(Error::Unreachable(_)) => {
-            let hint = "start one with `courser serve`, or name another with --server URL";
-            (
-                UNREACHABLE,
-                error.downcast_ref::<Unreachable>().map(|_| hint),
-            )
-        }
+        Some(Error::Unreachable(_)) => (UNREACHABLE, None),
         Some(Error::Address { .. }) => (WRONG_USAGE, None),
         Some(refused) => (REFUSED, refused.code().and_then(hint)),
         None if error.is::<Usage>() || error.is::<Problems>() => (WRONG_USAGE, None),
@@ -244,12 +258,47 @@ mod tests {
 
     #[test]
     fn the_command_line_is_well_formed() {
-        Cli::command().debug_assert();
+        command_line(Cli::command()).debug_assert();
     }
 
     #[test]
-    fn a_server_without_scheme_is_completed() {
-        assert_eq!(address("localhost:7420"), "http://localhost:7420");
-        assert_eq!(address("http://a:1"), "http://a:1");
+    fn what_does_not_wait_by_design_has_a_deadline() {
+        let time_max = |line: &str| {
+            let words = line.split(' ');
+            Cli::try_parse_from(words).unwrap().command.time_max()
+        };
+        assert_eq!(time_max("courser health"), Some(HEALTH_TIME_MAX));
+        for line in [
+            "courser queue list",
+            "courser queue show a",
+            "courser queue create a",
+            "courser queue update a --lease 1m",
+            "courser queue pause a",
+            "courser queue resume a",
+            "courser queue peek a",
+            "courser dlq list",
+            "courser dlq show a",
+        ] {
+            assert_eq!(time_max(line), Some(ANSWER_TIME_MAX), "{line}");
+        }
+        for line in [
+            "courser consume a",
+            "courser dlq redrive a",
+            "courser publish a -",
+        ] {
+            assert_eq!(time_max(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let cause = io::Error::other("the disk is full");
+        let error = anyhow::Error::new(cause).context("cannot write: the disk is full");
+        assert_eq!(sentence(&error), "cannot write: the disk is full");
+        let error = error.context("cannot start");
+        assert_eq!(
+            sentence(&error),
+            "cannot start: cannot write: the disk is full"
+        );
     }
 }

@@ -22,14 +22,14 @@ pub const SHUTDOWN_MAX: Duration = Duration::from_secs(9);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A port could not be bound.
-    #[error("cannot listen on {address} for {what}: {}", bind_failure(.source))]
+    #[error("cannot listen on {address} for {what}: {}", bind_failure(.cause))]
     Bind {
         /// `gRPC` or `HTTP`.
         what: &'static str,
         /// Where.
         address: SocketAddr,
         /// Why not.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The data folder could not be opened or recovered.
     #[error(transparent)]
@@ -39,13 +39,13 @@ pub enum Error {
     Serve(String),
 }
 
-fn bind_failure(source: &io::Error) -> String {
-    match source.kind() {
+fn bind_failure(cause: &io::Error) -> String {
+    match cause.kind() {
         io::ErrorKind::AddrInUse => {
             "the port is in use, perhaps by another broker; choose another one with --listen or --http"
                 .to_owned()
         }
-        _ => source.to_string(),
+        _ => cause.to_string(),
     }
 }
 
@@ -151,10 +151,10 @@ async fn bind(what: &'static str, address: SocketAddr) -> Result<(TcpListener, S
         let address = listener.local_addr()?;
         Ok((listener, address))
     };
-    bound.await.map_err(|source| Error::Bind {
+    bound.await.map_err(|cause| Error::Bind {
         what,
         address,
-        source,
+        cause,
     })
 }
 
@@ -173,6 +173,12 @@ async fn recover(config: &Config) -> Result<BrokerHandle, Error> {
 }
 
 fn open_store(data_dir: &Path) -> Result<Arc<dyn Store>, StoreError> {
+    if data_dir.exists() && !data_dir.is_dir() {
+        return Err(StoreError::Foreign {
+            path: data_dir.display().to_string(),
+            why: "it is a file, and a folder is needed".to_owned(),
+        });
+    }
     let options = courser_store::DiskOptions::default();
     Ok(Arc::new(courser_store::DiskStore::open(data_dir, options)?))
 }

@@ -37,7 +37,7 @@ use self::{
     tally::Tally,
 };
 use crate::cli::{
-    connect,
+    broker::connect,
     output::{Format, Output},
     queue::Durability,
     usage,

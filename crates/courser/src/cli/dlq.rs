@@ -43,6 +43,11 @@ pub(super) enum Dlq {
 }
 
 impl Dlq {
+    /// Whether it takes no longer for a queue that holds a lot.
+    pub(super) fn is_short(&self) -> bool {
+        matches!(self, Self::List | Self::Show { .. })
+    }
+
     pub(super) async fn run(self, client: &Client, output: &mut Output) -> anyhow::Result<()> {
         match self {
             Self::List => {

@@ -127,6 +127,11 @@ enum State {
 }
 
 impl Queue {
+    /// Whether it takes no longer for a queue that holds a lot.
+    pub(super) fn is_short(&self) -> bool {
+        !matches!(self, Self::Delete { .. } | Self::Purge { .. })
+    }
+
     pub(super) async fn run(self, client: &Client, output: &mut Output) -> anyhow::Result<()> {
         match self {
             Self::Create { name, flags } => create(client, output, name, &flags).await?,

@@ -26,6 +26,14 @@ fn fraction(value: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()
 }
 
+/// Reads a factor. On the wire 0 is one that was not given, so it cannot be left to the broker.
+pub(super) fn factor(value: &str) -> Result<f64, String> {
+    let factor = value.parse().ok();
+    factor
+        .filter(|factor| (1.0..=10.0).contains(factor))
+        .ok_or_else(|| "a number from 1 to 10 is needed".to_owned())
+}
+
 /// Reads `key=value`.
 pub(super) fn pair(value: &str) -> Result<(String, String), String> {
     match value.split_once('=') {
@@ -104,6 +112,15 @@ mod tests {
         }
         for text in ["", "5", "s", "1 parsec", "-1s", "1e400s"] {
             assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_factor_is_from_1_to_10() {
+        assert_eq!(factor("1"), Ok(1.0));
+        assert_eq!(factor("1.5"), Ok(1.5));
+        for text in ["0", "0.5", "11", "-2", "NaN", "x"] {
+            assert!(factor(text).is_err(), "{text}");
         }
     }
 

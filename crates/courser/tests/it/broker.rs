@@ -3,6 +3,7 @@
 use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
+    time::{Duration, Instant},
 };
 
 use crate::support::{Broker, broker, serve};
@@ -72,6 +73,35 @@ fn a_folder_that_is_not_ours_is_refused_and_left_alone() {
     assert_eq!(ended.status.code(), Some(1), "{said}");
     assert!(said.contains(folder.path().to_str().unwrap()), "{said}");
     assert!(!said.contains("panicked"), "{said}");
+}
+
+/// Stopped, as a machine that hangs: connections come about, and nothing is ever said.
+#[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how long it takes is the promise"
+)]
+fn a_broker_that_hangs_is_told_from_one_that_serves() {
+    let (broker, _folder) = broker();
+    broker.signal("-STOP");
+    let asked = Instant::now();
+    let said = broker.courser(&["health"]).failed(3);
+    let took = asked.elapsed();
+    assert!(took < Duration::from_secs(5), "it took {took:?}");
+    assert!(said.contains("no answer from http://127.0.0.1"), "{said}");
+    broker.signal("-CONT");
+    assert_eq!(broker.courser(&["health"]).done(), "serving\n");
+}
+
+#[test]
+fn its_http_port_is_not_taken_for_its_grpc_port() {
+    let (broker, _folder) = broker();
+    for command in [&["health"][..], &["queue", "list"]] {
+        let server = ["--server", &broker.http];
+        let said = broker.courser(&[command, &server].concat()).failed(3);
+        assert!(said.contains("HTTP port"), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
 }
 
 #[test]

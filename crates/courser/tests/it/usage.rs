@@ -50,7 +50,31 @@ fn a_broker_that_is_not_there_is_told_with_its_address_and_what_to_do() {
 
 #[test]
 fn an_address_that_is_none_is_wrong_usage() {
-    courser(&["queue", "list", "--server", "ftp://somewhere"]).failed(2);
+    for server in [
+        "ftp://somewhere",
+        "https://a:1",
+        "nonsense",
+        "host:99999",
+        "",
+    ] {
+        let said = courser(&["queue", "list", "--server", server]).failed(2);
+        assert!(said.contains(&format!("{server:?}")), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+}
+
+#[test]
+fn a_negative_number_is_a_wrong_number_and_no_flag() {
+    for arguments in [
+        &["queue", "purge", "a", "--limit", "-1"][..],
+        &["queue", "create", "a", "--max-attempts", "-1"],
+        &["queue", "create", "a", "--backoff-multiplier", "0"],
+        &["publish", "a", "--count", "-1"],
+        &["serve", "--worker-threads", "-1"],
+    ] {
+        let said = courser(arguments).failed(2);
+        assert!(!said.contains("unexpected argument"), "{said}");
+    }
 }
 
 #[test]
@@ -94,6 +118,23 @@ fn a_misspelt_variable_is_refused_with_what_there_is() {
 }
 
 #[test]
+fn a_file_in_place_of_the_data_folder_is_called_that() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("data");
+    std::fs::write(&file, "").unwrap();
+    let said = serve_in(file.to_str().unwrap()).failed(1);
+    assert!(said.contains("it is a file"), "{said}");
+    let below = file.join("below");
+    let said = serve_in(below.to_str().unwrap()).failed(1);
+    assert_eq!(said.matches("Not a directory").count(), 1, "{said}");
+}
+
+fn serve_in(data_dir: &str) -> crate::support::Ended {
+    let listen = ["serve", "--listen", "127.0.0.1:0", "--http", "off"];
+    courser(&[&listen[..], &["--data-dir", data_dir]].concat())
+}
+
+#[test]
 fn a_port_in_use_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
@@ -108,6 +149,7 @@ fn a_port_in_use_is_named() {
     ];
     let said = courser(&serve).failed(1);
     assert!(said.contains(&address), "{said}");
+    assert!(!said.contains("os error"), "said twice: {said}");
     assert!(
         !data_dir.exists(),
         "nothing may be made before the ports are had"

@@ -47,7 +47,7 @@ pub(super) struct OptionFlags {
     #[arg(long, value_name = "DURATION", value_parser = value::duration)]
     backoff_max: Option<Duration>,
     /// Growth of the wait from failure to failure: 1 to 10; 2 unless given.
-    #[arg(long, value_name = "FACTOR")]
+    #[arg(long, value_name = "FACTOR", value_parser = value::factor)]
     backoff_multiplier: Option<f64>,
     /// Share by which the wait varies at random: 0 to 1; 0.2 unless given.
     #[arg(long, value_name = "SHARE")]
