@@ -44,6 +44,12 @@ use crate::cli::{
 };
 
 const COUNT_DEFAULT: u64 = 1_000_000;
+/// Bytes of the largest payload that a broker can be configured for.
+const SIZE_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of messages that a broker takes in one request.
+const REQUEST_BYTES: usize = 16 * 1024 * 1024;
+/// What a message has beside its payload: its topic, at most.
+const MESSAGE_OVERHEAD: usize = 512;
 /// How often the progress is looked at.
 const TICK: Duration = Duration::from_millis(50);
 /// How long nothing may arrive before the rest counts as missing: longer than the default lease.
@@ -128,8 +134,9 @@ impl Bench {
     }
 
     pub(super) async fn run(self, url: &str, format: Format) -> anyhow::Result<()> {
-        if self.size < HEADER_BYTES {
-            return Err(usage(format!("--size must be at least {HEADER_BYTES}")));
+        if !(HEADER_BYTES..=SIZE_MAX).contains(&self.size) {
+            let allowed = format!("--size must be from {HEADER_BYTES} to {SIZE_MAX}");
+            return Err(usage(allowed));
         }
         let client = connect(url).await?;
         self.create_queue(&client).await?;
@@ -159,6 +166,12 @@ impl Bench {
             Err(error) if error.code() == Some(Code::AlreadyExists) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Messages of one request: no more bytes than a request may have.
+    fn batch(&self) -> u64 {
+        let fitting = REQUEST_BYTES / (self.size + MESSAGE_OVERHEAD);
+        self.batch.min(self.in_flight).min(fitting.max(1) as u64)
     }
 
     /// How many messages are to be published by the `index`th producer.

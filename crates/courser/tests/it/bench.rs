@@ -40,3 +40,15 @@ fn publishing_and_consuming_can_be_measured_apart() {
     assert_eq!(consume["received"], 500);
     assert_eq!(broker.stat("bench", "ready"), 0);
 }
+
+#[test]
+fn large_messages_are_batched_to_fit_a_request() {
+    let (broker, _folder) = broker();
+    let report = broker.json(&["bench", "--count", "10", "--size", "4000000"]);
+    assert_eq!(report["received"], 10);
+    let said = broker
+        .courser(&["bench", "--count", "10", "--size", "5000000"])
+        .failed(1);
+    assert!(said.contains("payload must have at most"), "{said}");
+    broker.courser(&["bench", "--size", "100000000"]).failed(2);
+}

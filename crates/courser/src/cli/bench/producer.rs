@@ -76,7 +76,7 @@ impl Producer {
             if end.is_some_and(|end| Instant::now() >= end) {
                 left = 0;
             }
-            let batch = bench.batch.min(bench.in_flight).min(left);
+            let batch = bench.batch().min(left);
             if batch > 0 && in_flight + batch <= bench.in_flight {
                 let number = sent;
                 self.send(&shared, index, number, batch).await?;
