@@ -3,6 +3,7 @@
 mod options;
 mod show;
 
+use anyhow::bail;
 use clap::{Subcommand, ValueEnum};
 use courser_client::{
     Client,
@@ -181,14 +182,23 @@ async fn create(
     name: String,
     flags: &CreateFlags,
 ) -> anyhow::Result<()> {
-    let created = client.create_queue(name.clone(), flags.options()).await?;
+    let options = flags.options();
+    let paused = options.paused();
+    let created = client.create_queue(name.clone(), options).await?;
     if output.format != Format::Table {
         output.message(&created)?;
     } else if created.created {
         output.line(&format!("created queue {name}"))?;
     } else {
+        let queue = created.queue.unwrap_or_default();
+        // The broker takes this for a state, and leaves it as it is.
+        let but = match (paused, queue.options.unwrap_or_default().paused()) {
+            (true, false) => ", and is not paused",
+            (false, true) => ", and is paused",
+            _ => "",
+        };
         output.line(&format!(
-            "queue {name} was there already, with the same options"
+            "queue {name} was there already, with the same options{but}"
         ))?;
     }
     Ok(())
@@ -205,6 +215,13 @@ async fn update(
         // The contract replaces bindings as a whole, so they are read first.
         let queue = client.get_queue(name.clone()).await?;
         let current = queue.options.unwrap_or_default().bindings;
+        let missing = flags
+            .unbind
+            .iter()
+            .find(|pattern| !current.iter().any(|binding| binding.pattern == **pattern));
+        if let Some(pattern) = missing {
+            bail!("queue {name:?} has no binding {pattern:?}");
+        }
         options.bindings = bindings_after(current, flags);
         paths.push("bindings".to_owned());
     }

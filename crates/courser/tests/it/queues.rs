@@ -95,6 +95,44 @@ fn an_update_changes_what_is_named_and_nothing_else() {
     let queue = broker.json(&["queue", "update", "q", "--clear-bindings"]);
     assert_eq!(queue["options"]["bindings"], json!([]));
     broker.courser(&["queue", "update", "q"]).failed(2);
+    let said = broker
+        .courser(&["queue", "update", "q", "--unbind", "a.*"])
+        .failed(1);
+    assert!(said.contains("no binding \"a.*\""), "{said}");
+}
+
+#[test]
+fn creating_again_tells_when_the_queue_is_paused_after_all() {
+    let (broker, _folder) = broker();
+    broker.courser(&["queue", "create", "q"]).done();
+    let again = broker.courser(&["queue", "create", "q", "--paused"]).done();
+    assert!(again.contains("is not paused"), "{again}");
+    broker.courser(&["queue", "pause", "q"]).done();
+    let again = broker.courser(&["queue", "create", "q"]).done();
+    assert!(again.contains("is paused"), "{again}");
+}
+
+#[test]
+fn a_name_too_long_for_its_dead_letters_is_refused_with_the_length() {
+    let (broker, _folder) = broker();
+    let said = broker
+        .courser(&["queue", "create", &"q".repeat(252)])
+        .failed(1);
+    assert!(said.contains("at most 251 bytes"), "{said}");
+    broker
+        .courser(&["queue", "create", &"q".repeat(251)])
+        .done();
+}
+
+#[test]
+fn peek_says_when_a_payload_is_no_text() {
+    let (broker, _folder) = broker();
+    broker.courser(&["queue", "create", "q"]).done();
+    broker
+        .courser_with(&[0xff, 0x00], &["publish", "q", "-"])
+        .done();
+    let table = broker.courser(&["queue", "peek", "q"]).done();
+    assert!(table.contains("base64: /wA="), "{table}");
 }
 
 #[test]

@@ -232,7 +232,7 @@ pub(in crate::cli) fn print_entries(
             message.topic,
             message.id,
             size(entry.payload_bytes),
-            preview(&utf8_or_base64(&message.payload).1),
+            payload(&message.payload),
             entry.consumer.clone(),
         ]);
     }
@@ -278,6 +278,14 @@ fn or_none(text: &str) -> String {
         "-".to_owned()
     } else {
         text.to_owned()
+    }
+}
+
+/// The beginning of a payload; one that is no text says so.
+fn payload(bytes: &[u8]) -> String {
+    match utf8_or_base64(bytes) {
+        ("", text) => preview(&text),
+        (_, base64) => format!("base64: {}", preview(&base64)),
     }
 }
 
