@@ -69,7 +69,7 @@ pub async fn serve(
         error = faces.ended_early() => Some(error),
         () = health.ended() => Some(ServeError::BrokerEnded),
     };
-    tracing::info!("shutting down");
+    tracing::debug!("shutting down");
     signals.closing.give();
     handle.shutdown().await;
     signals.ended.give();

@@ -1,8 +1,16 @@
 //! Sets up the log: one line for people on a terminal, one JSON object a line otherwise.
 
-use std::io::{self, IsTerminal as _};
+use std::{
+    io::{self, IsTerminal as _},
+    time::SystemTime,
+};
 
-use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt, prelude::*};
+use tracing_subscriber::{
+    EnvFilter,
+    filter::LevelFilter,
+    fmt::{self, format::Writer, time::FormatTime},
+    prelude::*,
+};
 
 use crate::config::LogFormat;
 
@@ -10,11 +18,11 @@ use crate::config::LogFormat;
 /// every script that waits for it, needs to know where it listens.
 pub const START: &str = "courser::start";
 
-/// Starts logging to stderr. Only the first call has an effect.
+/// Starts logging to stderr. Only the first call has an effect. Answers whether it is for people.
 ///
 /// # Errors
 /// When `filter` is none.
-pub fn start(filter: &str, format: LogFormat) -> anyhow::Result<()> {
+pub fn start(filter: &str, format: LogFormat) -> anyhow::Result<bool> {
     let filter = if filter == "off" {
         EnvFilter::default().add_directive(LevelFilter::OFF.into())
     } else {
@@ -31,6 +39,7 @@ pub fn start(filter: &str, format: LogFormat) -> anyhow::Result<()> {
         let layer = fmt::layer()
             .with_writer(io::stderr)
             .with_ansi(terminal)
+            .with_timer(Seconds)
             .with_target(false);
         let _ = registry.with(layer).try_init();
     } else {
@@ -40,5 +49,16 @@ pub fn start(filter: &str, format: LogFormat) -> anyhow::Result<()> {
             .flatten_event(true);
         let _ = registry.with(layer).try_init();
     }
-    Ok(())
+    Ok(human)
+}
+
+/// `2026-01-31T12:00:00Z`: people do not read microseconds.
+struct Seconds;
+
+impl FormatTime for Seconds {
+    #[expect(clippy::disallowed_methods, reason = "the log tells the time of day")]
+    fn format_time(&self, writer: &mut Writer<'_>) -> std::fmt::Result {
+        let now = humantime::format_rfc3339_seconds(SystemTime::now());
+        write!(writer, "{now}")
+    }
 }

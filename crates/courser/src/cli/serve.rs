@@ -1,6 +1,9 @@
 //! `courser serve`
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
 
 use tokio::{
     runtime,
@@ -49,13 +52,13 @@ pub(super) struct Serve {
 impl Serve {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let config = self.configuration()?;
-        logging::start(&config.log_level, config.log_format)?;
+        let for_people = logging::start(&config.log_level, config.log_format)?;
         let mut runtime = runtime::Builder::new_multi_thread();
         if config.worker_threads > 0 {
             runtime.worker_threads(config.worker_threads);
         }
         let runtime = runtime.enable_all().build()?;
-        let served = runtime.block_on(serve(&config));
+        let served = runtime.block_on(serve(&config, for_people));
         // What held up the end for too long must not hold up the exit.
         runtime.shutdown_background();
         served
@@ -79,7 +82,7 @@ impl Serve {
     }
 }
 
-async fn serve(config: &Config) -> anyhow::Result<()> {
+async fn serve(config: &Config, for_people: bool) -> anyhow::Result<()> {
     // Before anything else, so that no signal is missed while the log is replayed.
     let mut ends = Ends::new()?;
     let mut running = tokio::select! {
@@ -87,7 +90,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         // Nothing was served yet, and the store is made for being interrupted.
         () = ends.next() => return Ok(()),
     };
-    tell_start(&running, &config.data_dir);
+    tell_start(&running, &config.data_dir, for_people);
     tokio::select! {
         error = running.failed() => return Err(error.into()),
         () = ends.next() => info!("ending; a second signal ends at once"),
@@ -100,27 +103,42 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn tell_start(running: &Running, data_dir: &Path) {
+fn tell_start(running: &Running, data_dir: &Path, for_people: bool) {
     let data = data_dir
         .canonicalize()
         .unwrap_or_else(|_| data_dir.to_owned());
-    let http = running
-        .http_addr
-        .map_or_else(|| "off".to_owned(), |http| http.to_string());
-    info!(
-        target: logging::START,
-        grpc = %running.grpc_addr,
-        http,
-        data = %data.display(),
-        version = env!("CARGO_PKG_VERSION"),
-        "listening"
-    );
-    let server = if running.grpc_addr.port() == 7420 {
+    let data = data.display();
+    let (grpc, http) = (running.grpc_addr, running.http_addr);
+    let version = env!("CARGO_PKG_VERSION");
+    if for_people {
+        info!(target: logging::START, "courser {version} listens at {grpc}");
+        if let Some(http) = http {
+            info!(target: logging::START, "metrics and health are at http://{http}");
+        }
+        info!(target: logging::START, "its data is in {data}");
+    } else {
+        let http = http.map_or_else(|| "off".to_owned(), |http| http.to_string());
+        info!(target: logging::START, %grpc, http, %data, version, "listening");
+    }
+    info!(target: logging::START, "try: courser queue create hello{}", server_flag(grpc));
+}
+
+/// What a command on this machine needs to find a broker that listens at `address`.
+fn server_flag(address: SocketAddr) -> String {
+    let address = match address {
+        SocketAddr::V4(all) if all.ip().is_unspecified() => {
+            (Ipv4Addr::LOCALHOST, all.port()).into()
+        }
+        SocketAddr::V6(all) if all.ip().is_unspecified() => {
+            (Ipv6Addr::LOCALHOST, all.port()).into()
+        }
+        one => one,
+    };
+    if address == Config::default().listen {
         String::new()
     } else {
-        format!(" --server http://{}", running.grpc_addr)
-    };
-    info!(target: logging::START, "try: courser queue create hello{server}");
+        format!(" --server {address}")
+    }
 }
 
 /// The signals that end a broker.
@@ -141,6 +159,24 @@ impl Ends {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_to_try_names_the_broker_unless_it_is_found_anyway() {
+        for (address, flag) in [
+            ("127.0.0.1:7420", ""),
+            ("0.0.0.0:7420", ""),
+            ("0.0.0.0:80", " --server 127.0.0.1:80"),
+            ("[::]:7420", " --server [::1]:7420"),
+            ("10.0.0.1:7420", " --server 10.0.0.1:7420"),
+        ] {
+            assert_eq!(server_flag(address.parse().unwrap()), flag, "{address}");
         }
     }
 }

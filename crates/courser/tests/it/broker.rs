@@ -1,12 +1,12 @@
 //! The life of a broker process.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
     time::{Duration, Instant},
 };
 
-use crate::support::{Broker, broker, serve};
+use crate::support::{Broker, broker, serve, serve_logging};
 
 #[test]
 fn it_ends_in_order_on_both_signals() {
@@ -102,6 +102,31 @@ fn its_http_port_is_not_taken_for_its_grpc_port() {
         assert!(said.contains("HTTP port"), "{said}");
         assert_eq!(said.lines().count(), 1, "{said}");
     }
+}
+
+#[test]
+fn its_log_for_people_says_where_it_is_and_what_to_try() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut process = serve_logging("human", folder.path()).spawn().unwrap();
+    let mut log = BufReader::new(process.stderr.take().unwrap()).lines();
+    let lines: Vec<String> = log
+        .by_ref()
+        .map_while(Result::ok)
+        .take_while(|line| !line.contains("try: courser queue create hello --server 127.0.0.1:"))
+        .collect();
+    process.kill().unwrap();
+    process.wait().unwrap();
+    let said = lines.join("\n");
+    assert!(said.contains(" listens at 127.0.0.1:"), "{said}");
+    assert!(
+        said.contains("metrics and health are at http://127.0.0.1:"),
+        "{said}"
+    );
+    let data = folder.path().canonicalize().unwrap();
+    assert!(
+        said.contains(&format!("its data is in {}", data.display())),
+        "{said}"
+    );
 }
 
 #[test]

@@ -225,6 +225,11 @@ impl Follow {
 
 /// A broker on free ports, not started yet.
 pub(crate) fn serve(data_dir: &Path) -> Command {
+    serve_logging("json", data_dir)
+}
+
+/// The same, with a log of this format.
+pub(crate) fn serve_logging(format: &str, data_dir: &Path) -> Command {
     let mut command = binary(&[
         "serve",
         "--listen",
@@ -232,7 +237,7 @@ pub(crate) fn serve(data_dir: &Path) -> Command {
         "--http",
         "127.0.0.1:0",
         "--log-format",
-        "json",
+        format,
     ]);
     command
         .arg("--data-dir")
