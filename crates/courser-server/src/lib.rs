@@ -27,6 +27,8 @@ pub use serve::{ServeError, serve};
 pub struct ServerOptions {
     /// Bytes that the payload of a message may have.
     pub max_message_bytes: usize,
+    /// Files that the process may have open. Connections take no more than half of them.
+    pub files_max: usize,
     /// The version of the broker, as it is shown to clients and in metrics.
     pub version: &'static str,
 }
@@ -35,6 +37,7 @@ impl Default for ServerOptions {
     fn default() -> Self {
         Self {
             max_message_bytes: PAYLOAD_BYTES_DEFAULT,
+            files_max: usize::MAX,
             version: env!("CARGO_PKG_VERSION"),
         }
     }

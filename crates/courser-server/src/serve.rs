@@ -149,13 +149,17 @@ fn start_grpc(
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let router = services(handle, options)?.add_service(health_service);
     tasks::spawn("health", health.report(reporter, signals.ended.clone()));
-    let connections = Listener::new(
-        listener,
-        limits::GRPC_CONNECTIONS_MAX,
-        Patience::Opening,
-        signals.cut.clone(),
-    )
-    .into_stream();
+    let (max, _http) = limits::connections_max(options.files_max);
+    if max < limits::GRPC_CONNECTIONS_MAX {
+        let files_max = options.files_max;
+        tracing::info!(
+            files_max,
+            max,
+            "the limit of open files bounds the connections"
+        );
+    }
+    let cut = signals.cut.clone();
+    let connections = Listener::new(listener, max, Patience::Opening, cut).into_stream();
     let closing = signals.closing.clone().given();
     Ok(tasks::spawn("grpc", async move {
         router
@@ -218,7 +222,8 @@ fn start_http(
     health: HealthView,
     signals: &Signals,
 ) -> JoinHandle<Result<(), ServeError>> {
-    let (max, cut) = (limits::HTTP_CONNECTIONS_MAX, signals.cut.clone());
+    let (_grpc, max) = limits::connections_max(options.files_max);
+    let cut = signals.cut.clone();
     let listener = Listener::new(listener, max, Patience::Silence, cut);
     let router = http::router(handle.clone(), health, options.version);
     let ended = signals.ended.clone().given();

@@ -3,5 +3,6 @@
 
 pub mod cli;
 pub mod config;
+pub mod files;
 pub mod logging;
 pub mod serve;

@@ -14,6 +14,7 @@ use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::timeout};
 use tracing::warn;
 
 pub use crate::config::Config;
+use crate::files;
 
 /// How long the end of a broker may take before it is cut short. What is confirmed is durable already.
 pub const SHUTDOWN_MAX: Duration = Duration::from_secs(9);
@@ -85,6 +86,7 @@ impl Broker {
         };
         let options = courser_server::ServerOptions {
             max_message_bytes: config.max_message_bytes,
+            files_max: files::limit(),
             version: env!("CARGO_PKG_VERSION"),
         };
         let serving = courser_server::serve(handle.clone(), options, grpc, http, shutdown);

@@ -13,7 +13,7 @@ use tracing::info;
 
 use crate::{
     config::{Config, Layer},
-    logging,
+    files, logging,
     serve::{Broker, Running},
 };
 
@@ -53,6 +53,7 @@ impl Serve {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let config = self.configuration()?;
         let for_people = logging::start(&config.log_level, config.log_format)?;
+        files::raise_limit();
         let mut runtime = runtime::Builder::new_multi_thread();
         if config.worker_threads > 0 {
             runtime.worker_threads(config.worker_threads);

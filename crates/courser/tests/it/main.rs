@@ -3,6 +3,7 @@
 mod bench;
 mod broker;
 mod dead_letters;
+mod files;
 mod library;
 mod messages;
 mod queues;
