@@ -7,6 +7,7 @@ mod consume;
 mod credit;
 mod dead_letter;
 mod disconnect;
+mod door;
 mod drain;
 mod faces;
 mod large;
