@@ -1,4 +1,4 @@
-//! Accepted connections: how many there may be, how long they may be silent, and their end.
+//! Accepted connections: how many there may be, how long their peers may take, and their end.
 
 use std::{
     io,
@@ -21,13 +21,14 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use crate::{closing::Signal, limits};
 
-/// How long a peer may send nothing.
+/// How long a peer may take.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Patience {
-    /// Only the opening is awaited; afterwards HTTP/2 pings.
+    /// For the opening; afterwards HTTP/2 pings.
     Opening,
-    /// Always.
-    Silence,
+    /// For each request, from the answer before. Bytes that trickle in do not count: one that sends its
+    /// headers a byte at a time would keep its place for ever.
+    Request,
 }
 
 /// Accepts connections, up to a number at once.
@@ -113,16 +114,16 @@ impl Patience {
     fn time(self) -> Duration {
         match self {
             Self::Opening => limits::GRPC_OPENING_TIME_MAX,
-            Self::Silence => limits::HTTP_SILENCE_MAX,
+            Self::Request => limits::HTTP_REQUEST_TIME_MAX,
         }
     }
 }
 
-/// An accepted connection. It fails when its peer is silent for too long, or when it is cut.
+/// An accepted connection. It fails when its peer takes too long, or when it is cut.
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: TcpStream,
-    /// Until when the peer must send something; none once it has opened.
+    /// Until when the peer has time; none once it has opened.
     deadline: Option<Pin<Box<Sleep>>>,
     patience: Patience,
     received: usize,
@@ -152,7 +153,7 @@ impl Connection {
             Some(deadline) => deadline.as_mut().poll(context).map(|()| {
                 Err(io::Error::new(
                     io::ErrorKind::TimedOut,
-                    "the peer is silent",
+                    "the peer takes too long",
                 ))
             }),
             None => Poll::Pending,
@@ -160,19 +161,18 @@ impl Connection {
     }
 
     fn note_received(&mut self, bytes: usize) {
-        let Some(deadline) = &mut self.deadline else {
-            return;
-        };
-        match self.patience {
-            Patience::Silence => deadline
+        self.received = self.received.saturating_add(bytes);
+        let opened = self.received >= limits::GRPC_OPENING_BYTES;
+        if opened && matches!(self.patience, Patience::Opening) {
+            self.deadline = None;
+        }
+    }
+
+    fn note_sent(&mut self) {
+        if let (Some(deadline), Patience::Request) = (&mut self.deadline, self.patience) {
+            deadline
                 .as_mut()
-                .reset(Instant::now() + self.patience.time()),
-            Patience::Opening => {
-                self.received += bytes;
-                if self.received >= limits::GRPC_OPENING_BYTES {
-                    self.deadline = None;
-                }
-            }
+                .reset(Instant::now() + self.patience.time());
         }
     }
 }
@@ -203,7 +203,11 @@ impl AsyncWrite for Connection {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.check_cut()?;
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        if let Poll::Ready(Ok(1..)) = written {
+            self.note_sent();
+        }
+        written
     }
 
     fn poll_write_vectored(
@@ -212,7 +216,11 @@ impl AsyncWrite for Connection {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.check_cut()?;
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        if let Poll::Ready(Ok(1..)) = written {
+            self.note_sent();
+        }
+        written
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -233,5 +241,52 @@ impl Connected for Connection {
 
     fn connect_info(&self) -> TcpConnectInfo {
         self.stream.connect_info()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        time::timeout,
+    };
+
+    use super::*;
+
+    /// Both ends of a connection of the HTTP side.
+    async fn connection() -> (Connection, TcpStream) {
+        let inner = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = inner.local_addr().unwrap();
+        let mut listener = Listener::new(inner, 1, Patience::Request, Signal::default());
+        let (peer, (connection, _)) = tokio::join!(TcpStream::connect(address), listener.next());
+        (connection, peer.unwrap())
+    }
+
+    /// Reads a byte as soon as it was sent.
+    async fn pass_on(connection: &mut Connection, peer: &mut TcpStream) -> io::Result<u8> {
+        peer.write_all(b"x").await.unwrap();
+        connection.read_u8().await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_that_trickle_in_do_not_keep_a_connection() {
+        let (mut connection, mut peer) = connection().await;
+        let tenth = limits::HTTP_REQUEST_TIME_MAX / 10;
+        for _ in 0..9 {
+            pass_on(&mut connection, &mut peer).await.unwrap();
+            sleep(tenth).await;
+        }
+        let ended = timeout(2 * tenth, connection.read_u8()).await;
+        assert_eq!(ended.unwrap().unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_gives_time_for_the_next_request() {
+        let (mut connection, mut peer) = connection().await;
+        for _ in 0..3 {
+            sleep(limits::HTTP_REQUEST_TIME_MAX / 2).await;
+            pass_on(&mut connection, &mut peer).await.unwrap();
+            connection.write_u8(b'y').await.unwrap();
+        }
     }
 }

@@ -40,8 +40,9 @@ pub(crate) const HTTP_CONNECTIONS_MAX: usize = 256;
 pub(crate) const GRPC_OPENING_TIME_MAX: Duration = Duration::from_secs(10);
 /// The opening bytes of HTTP/2, "PRI * HTTP/2.0" and so on.
 pub(crate) const GRPC_OPENING_BYTES: usize = 24;
-/// How long an HTTP peer may send nothing: longer than the usual interval of a scraper.
-pub(crate) const HTTP_SILENCE_MAX: Duration = Duration::from_secs(75);
+/// How long an HTTP peer may take from one answer to the end of its next request: longer than the usual
+/// interval of a scraper.
+pub(crate) const HTTP_REQUEST_TIME_MAX: Duration = Duration::from_secs(75);
 /// How long the answer to an HTTP request may take to be made.
 pub(crate) const HTTP_ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 /// A wait after a failed accept, for example when there are no more file descriptors.

@@ -224,7 +224,7 @@ fn start_http(
 ) -> JoinHandle<Result<(), ServeError>> {
     let (_grpc, max) = limits::connections_max(options.files_max);
     let cut = signals.cut.clone();
-    let listener = Listener::new(listener, max, Patience::Silence, cut);
+    let listener = Listener::new(listener, max, Patience::Request, cut);
     let router = http::router(handle.clone(), health, options.version);
     let ended = signals.ended.clone().given();
     tasks::spawn("http", async move {
