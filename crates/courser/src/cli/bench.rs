@@ -40,7 +40,7 @@ use crate::cli::{
     broker::connect,
     output::{Format, Output},
     queue::Durability,
-    usage,
+    usage, value,
 };
 
 const COUNT_DEFAULT: u64 = 1_000_000;
@@ -72,10 +72,10 @@ pub(super) struct Bench {
     #[arg(long, default_value_t = 1_024)]
     size: usize,
     /// Messages in all [default: 1000000].
-    #[arg(long, conflicts_with = "seconds", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, conflicts_with = "seconds", value_parser = value::positive)]
     count: Option<u64>,
     /// Publish for so long instead.
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_parser = value::positive)]
     seconds: Option<u64>,
     /// Messages without a confirm, for each producer.
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..=10_000))]

@@ -11,7 +11,7 @@ use self::redrive::Redrive;
 use crate::cli::{
     output::{Format, Output, Table},
     queue::{self, Range, preview, print_purged},
-    value::{age, number},
+    value::{self, age, number},
 };
 
 /// What a dead-letter queue's name ends with.
@@ -37,7 +37,7 @@ pub(super) enum Dlq {
         /// The queue whose dead letters these are, or its dead-letter queue.
         queue: String,
         /// So many at most; all when left out.
-        #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+        #[arg(long, value_parser = value::positive)]
         limit: Option<u64>,
     },
 }

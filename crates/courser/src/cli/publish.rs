@@ -55,7 +55,7 @@ pub(super) struct Publish {
     #[arg(long, default_value = "", hide_default_value = true)]
     causation_id: String,
     /// Publish it so many times.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 1, value_parser = value::positive)]
     count: u64,
     /// Publish every line of standard input as a message.
     #[arg(long, conflicts_with_all = ["payload", "id"])]

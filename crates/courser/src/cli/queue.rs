@@ -60,7 +60,7 @@ pub(super) enum Queue {
         /// Its name.
         name: String,
         /// So many at most; all when left out.
-        #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+        #[arg(long, value_parser = value::positive)]
         limit: Option<u64>,
     },
     /// Stop deliveries; publishing goes on.
@@ -100,7 +100,8 @@ pub(super) struct Range {
         long,
         value_name = "ENTRY",
         default_value_t = 0,
-        hide_default_value = true
+        hide_default_value = true,
+        value_parser = value::whole
     )]
     after: u64,
     /// Leave the payloads out.

@@ -26,6 +26,18 @@ fn fraction(value: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()
 }
 
+/// Reads `5`; 0 too.
+pub(super) fn whole(value: &str) -> Result<u64, String> {
+    let number = value.parse();
+    number.map_err(|_| "a whole number is needed".to_owned())
+}
+
+/// Reads `5`; not 0.
+pub(super) fn positive(value: &str) -> Result<u64, String> {
+    let number = whole(value).ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "a whole number from 1 on is needed".to_owned())
+}
+
 /// Reads a factor. On the wire 0 is one that was not given, so it cannot be left to the broker.
 pub(super) fn factor(value: &str) -> Result<f64, String> {
     let factor = value.parse().ok();

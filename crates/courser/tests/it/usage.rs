@@ -70,10 +70,13 @@ fn a_negative_number_is_a_wrong_number_and_no_flag() {
         &["queue", "create", "a", "--max-attempts", "-1"],
         &["queue", "create", "a", "--backoff-multiplier", "0"],
         &["publish", "a", "--count", "-1"],
+        &["dlq", "redrive", "a", "--entry", "x"],
+        &["queue", "peek", "a", "--after", "-1"],
         &["serve", "--worker-threads", "-1"],
     ] {
         let said = courser(arguments).failed(2);
         assert!(!said.contains("unexpected argument"), "{said}");
+        assert!(!said.contains("invalid digit"), "{said}");
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::dead_letter_queue;
 use crate::cli::{
     output::{Format, Output},
-    value::number,
+    value::{self, number},
 };
 
 /// Steps of a second: a step is small enough to look steady to consumers.
@@ -26,7 +26,7 @@ pub(in crate::cli) struct Redrive {
     /// The queue whose dead letters these are, or its dead-letter queue.
     queue: String,
     /// So many at most; all when left out.
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_parser = value::positive)]
     limit: Option<u64>,
     /// Move them to this queue instead.
     #[arg(
@@ -37,7 +37,7 @@ pub(in crate::cli) struct Redrive {
     )]
     to: String,
     /// Only this entry; may be repeated.
-    #[arg(long = "entry", value_name = "ENTRY")]
+    #[arg(long = "entry", value_name = "ENTRY", value_parser = value::whole)]
     entries: Vec<u64>,
     /// Only entries with this reason.
     #[arg(long, default_value = "", hide_default_value = true)]
@@ -46,7 +46,7 @@ pub(in crate::cli) struct Redrive {
     #[arg(long)]
     dry_run: bool,
     /// Entries a second; 0 is no limit.
-    #[arg(long, value_name = "PER SECOND", default_value_t = 500)]
+    #[arg(long, value_name = "PER SECOND", default_value_t = 500, value_parser = value::whole)]
     rate: u64,
 }
 
