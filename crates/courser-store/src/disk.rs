@@ -69,6 +69,18 @@ pub struct DiskStore {
     _lock: File,
 }
 
+/// Says of a damaged index whether it can be made anew.
+fn advise(error: StoreError, log: &Log) -> StoreError {
+    match error {
+        StoreError::IndexDamaged { path, why, .. } => StoreError::IndexDamaged {
+            path,
+            why,
+            log_is_whole: log.is_whole(),
+        },
+        other => other,
+    }
+}
+
 impl std::fmt::Debug for DiskStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("DiskStore").finish_non_exhaustive()
@@ -85,9 +97,11 @@ impl DiskStore {
         let lock = folder::take(folder)?;
         let log = folder::make(&folder.join("log"))?;
         let index = folder::make(&folder.join("index"))?;
+        let log = Log::open(&log, options.segment_bytes.max(4 * 1024))?;
+        let index = Index::open(&index).map_err(|error| advise(error, &log))?;
         Ok(Self {
-            log: Log::open(&log, options.segment_bytes.max(4 * 1024))?,
-            index: Index::open(&index)?,
+            log,
+            index,
             keeping: Mutex::new(Keeping::default()),
             failed: OnceLock::new(),
             stop_after: AtomicUsize::new(usize::MAX),
@@ -109,9 +123,21 @@ impl DiskStore {
                 reason: reason.clone(),
             });
         }
-        write().inspect_err(|error| {
-            let _ = self.failed.set(error.to_string());
-        })
+        write()
+            .map_err(|error| advise(error, &self.log))
+            .inspect_err(|error| {
+                let _ = self.failed.set(error.to_string());
+            })
+    }
+
+    fn recover_both(&self, into: &mut dyn Recover) -> Result<Recovered, StoreError> {
+        let mut keeping = self.keeping.lock();
+        let mut meta = self.index.meta()?;
+        meta.epoch += 1;
+        self.index.check_sync(meta)?;
+        keeping.meta = meta;
+        self.read_index(into)?;
+        self.replay(into, meta)
     }
 
     fn replay(&self, into: &mut dyn Recover, meta: Meta) -> Result<Recovered, StoreError> {
@@ -143,13 +169,8 @@ impl DiskStore {
 
 impl Store for DiskStore {
     fn recover(&self, into: &mut dyn Recover) -> Result<Recovered, StoreError> {
-        let mut keeping = self.keeping.lock();
-        let mut meta = self.index.meta()?;
-        meta.epoch += 1;
-        self.index.check_sync(meta)?;
-        keeping.meta = meta;
-        self.read_index(into)?;
-        self.replay(into, meta)
+        self.recover_both(into)
+            .map_err(|error| advise(error, &self.log))
     }
 
     fn commit(&self, group: &Group, sync: bool) -> Result<FrameNo, StoreError> {
@@ -165,7 +186,9 @@ impl Store for DiskStore {
     }
 
     fn page(&self, queue: QueueId, number: ChunkNo) -> Result<Chunk, StoreError> {
-        self.index.page(queue, number)
+        self.index
+            .page(queue, number)
+            .map_err(|error| advise(error, &self.log))
     }
 
     fn checkpoint(&self, checkpoint: &Checkpoint, upto: FrameNo) -> Result<(), StoreError> {

@@ -12,6 +12,7 @@
 //! - A crash while sled opens leaves `snap.*.generating`, with which no later open succeeds: they are
 //!   removed before.
 
+mod guard;
 pub(crate) mod keys;
 mod real_sync;
 #[cfg(test)]
@@ -19,10 +20,8 @@ mod tests;
 
 use std::{
     fs,
-    panic::AssertUnwindSafe,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use courser_core::{
@@ -31,6 +30,7 @@ use courser_core::{
 };
 use sled::{Batch, IVec};
 
+use self::guard::Sled;
 use crate::{
     StoreError,
     codec::{Malformed, Reader, definition, entry, note, put_varint},
@@ -63,42 +63,12 @@ pub(crate) struct Meta {
 }
 
 pub(crate) struct Index {
-    db: sled::Db,
+    db: Sled,
     folder: PathBuf,
 }
 
 /// Takes a chunk without its notes.
 pub(crate) type VisitChunk<'a> = dyn FnMut(QueueId, ChunkNo, &Chunk) + 'a;
-
-fn failed(error: &sled::Error) -> StoreError {
-    StoreError::Index(error.to_string())
-}
-
-/// How long threads of sled may hold on to a file that their `Db` has let go of.
-const LET_GO_MAX: Duration = Duration::from_secs(5);
-/// Between two looks whether they still do.
-const LET_GO_PAUSE: Duration = Duration::from_millis(5);
-
-/// Opens sled. Its lock may still be held by threads of a `Db` that this process has dropped: they end
-/// by themselves. By nobody else, for the folder's own `LOCK` is ours.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "at the start, on a thread that may block; sled tells nobody when its threads have ended"
-)]
-fn open_when_free(config: &sled::Config) -> sled::Result<sled::Db> {
-    let mut waited = Duration::ZERO;
-    loop {
-        match config.open() {
-            Err(sled::Error::Io(error))
-                if waited < LET_GO_MAX && error.to_string().contains("could not acquire lock") =>
-            {
-                std::thread::sleep(LET_GO_PAUSE);
-                waited += LET_GO_PAUSE;
-            }
-            opened => return opened,
-        }
-    }
-}
 
 impl Index {
     /// Opens the folder, and makes it if it is not there.
@@ -111,10 +81,7 @@ impl Index {
             .cache_capacity(CACHE_BYTES)
             .flush_every_ms(None)
             .segment_size(SEGMENT_BYTES);
-        // Over a file that rotted sled may panic rather than say so.
-        let db = std::panic::catch_unwind(AssertUnwindSafe(|| open_when_free(&config)))
-            .map_err(|_| StoreError::damaged(folder, 0, "sled cannot read it"))?
-            .map_err(|error| failed(&error))?;
+        let db = Sled::open(&config, folder)?;
         sync_folder(folder)?;
         let index = Self {
             db,
@@ -133,11 +100,14 @@ impl Index {
     }
 
     fn damaged(&self, what: &str, error: Malformed) -> StoreError {
-        StoreError::damaged(&self.folder, 0, &format!("{what}: {error}"))
+        StoreError::index_damaged(
+            &self.folder,
+            &format!("{what} in it is not what was written: {error}"),
+        )
     }
 
     pub(crate) fn meta(&self) -> Result<Meta, StoreError> {
-        let Some(bytes) = self.db.get(keys::META).map_err(|error| failed(&error))? else {
+        let Some(bytes) = self.db.call(|db| db.get(keys::META))? else {
             return Ok(Meta::default());
         };
         decode_meta(&bytes).map_err(|error| self.damaged("meta", error))
@@ -156,7 +126,7 @@ impl Index {
         }
         let mut batch = Batch::default();
         batch.insert(keys::META, value);
-        self.db.apply_batch(batch).map_err(|error| failed(&error))?;
+        self.db.call(|db| db.apply_batch(batch))?;
         self.flush()
     }
 
@@ -173,14 +143,14 @@ impl Index {
     }
 
     pub(crate) fn flush(&self) -> Result<(), StoreError> {
-        self.db.flush().map(drop).map_err(|error| failed(&error))
+        self.db.call(|db| db.flush().map(drop))
     }
 
     /// Visits all queues.
     pub(crate) fn queues(&self, visit: &mut dyn FnMut(QueueState)) -> Result<(), StoreError> {
         let mut parts = Parts::default();
-        for item in self.db.scan_prefix(keys::QUEUES) {
-            let (key, value) = item.map_err(|error| failed(&error))?;
+        for item in self.db.items(|db| db.scan_prefix(keys::QUEUES))? {
+            let (key, value) = item?;
             let state = keys::parse_queue(&key)
                 .ok_or(Malformed("a key is too short"))
                 .and_then(|(_, part)| parts.add(part, &value))
@@ -209,8 +179,8 @@ impl Index {
 
     fn chunks_under(&self, prefix: &[u8], visit: &mut VisitChunk<'_>) -> Result<(), StoreError> {
         let mut chunk = Chunk::default();
-        for item in self.db.scan_prefix(prefix) {
-            let (key, value) = item.map_err(|error| failed(&error))?;
+        for item in self.db.items(|db| db.scan_prefix(prefix))? {
+            let (key, value) = item?;
             let (queue, number) = keys::parse_chunk(&key)
                 .ok_or_else(|| self.damaged("a chunk", Malformed("a key is too short")))?;
             chunk.entries.clear();
@@ -228,7 +198,7 @@ impl Index {
         number: ChunkNo,
     ) -> Result<Option<Chunk>, StoreError> {
         let key = keys::chunk(queue, number);
-        let Some(value) = self.db.get(key).map_err(|error| failed(&error))? else {
+        let Some(value) = self.db.call(|db| db.get(key))? else {
             return Ok(None);
         };
         let mut chunk = Chunk::default();
@@ -243,8 +213,8 @@ impl Index {
             return Ok(Chunk::default());
         };
         let mut parts = Parts::default();
-        for item in self.db.range(keys::notes(queue, number)) {
-            let (key, value) = item.map_err(|error| failed(&error))?;
+        for item in self.db.items(|db| db.range(keys::notes(queue, number)))? {
+            let (key, value) = item?;
             let found = take_note_part(&mut parts, &key, &value)
                 .map_err(|error| self.damaged("a note", error))?;
             chunk.notes.extend(found);
@@ -402,8 +372,8 @@ impl Writer<'_> {
 
     /// Removes everything whose key starts like this.
     pub(crate) fn remove_prefix(&mut self, prefix: &[u8]) -> Result<(), StoreError> {
-        for key in self.index.db.scan_prefix(prefix).keys() {
-            self.remove(&key.map_err(|error| failed(&error))?)?;
+        for item in self.index.db.items(|db| db.scan_prefix(prefix))? {
+            self.remove(&item?.0)?;
         }
         Ok(())
     }
@@ -414,8 +384,12 @@ impl Writer<'_> {
         queue: QueueId,
         number: ChunkNo,
     ) -> Result<(), StoreError> {
-        for key in self.index.db.range(keys::notes(queue, number)).keys() {
-            self.remove(&key.map_err(|error| failed(&error))?)?;
+        for item in self
+            .index
+            .db
+            .items(|db| db.range(keys::notes(queue, number)))?
+        {
+            self.remove(&item?.0)?;
         }
         self.remove(&keys::chunk(queue, number))
     }
@@ -483,10 +457,7 @@ impl Writer<'_> {
         self.operations = 0;
         self.batches += 1;
         let batch = std::mem::take(&mut self.batch);
-        self.index
-            .db
-            .apply_batch(batch)
-            .map_err(|error| failed(&error))
+        self.index.db.call(|db| db.apply_batch(batch))
     }
 
     /// Applies what is left and makes everything durable.

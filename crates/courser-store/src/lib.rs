@@ -14,7 +14,7 @@ mod lock;
 mod log;
 mod memory;
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{fmt, io::ErrorKind, path::Path, sync::Arc};
 
 use courser_core::{
     id::{ChunkNo, Position, QueueId},
@@ -183,6 +183,22 @@ pub enum StoreError {
         /// What is wrong.
         why: String,
     },
+    /// The index is not what was written there.
+    #[error("the index {path} is damaged: {why}; {}", remedy(*.log_is_whole))]
+    IndexDamaged {
+        /// Which folder.
+        path: String,
+        /// What is wrong.
+        why: String,
+        /// Whether the log still begins with its first frame, so that an index can be made from it.
+        log_is_whole: bool,
+    },
+    /// There is no room left.
+    #[error("the disk of {path} is full: make room there, then start the broker again")]
+    Full {
+        /// Which file or folder was to be written.
+        path: String,
+    },
     /// The index failed.
     #[error("the index failed: {0}")]
     Index(String),
@@ -194,12 +210,36 @@ pub enum StoreError {
     },
 }
 
+/// What to do about a damaged index.
+fn remedy(log_is_whole: bool) -> &'static str {
+    if log_is_whole {
+        "the log beside it still holds everything since its first frame: move the folder of the index \
+         away, and the next start makes it anew from the log"
+    } else {
+        "restore the whole data folder from a backup. The log beside it holds the messages that live, \
+         but no longer all that happened to them, so the index cannot be made anew from it"
+    }
+}
+
 impl StoreError {
     pub(crate) fn io(action: &'static str, path: &Path, source: std::io::Error) -> Self {
-        Self::Io {
-            action,
+        let path = path.display().to_string();
+        match source.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::Full { path },
+            _ => Self::Io {
+                action,
+                path,
+                source,
+            },
+        }
+    }
+
+    /// Until somebody says so, the log is taken not to be whole.
+    pub(crate) fn index_damaged(path: &Path, why: &str) -> Self {
+        Self::IndexDamaged {
             path: path.display().to_string(),
-            source,
+            why: why.to_owned(),
+            log_is_whole: false,
         }
     }
 

@@ -96,6 +96,13 @@ impl Log {
         self.durable.load(Ordering::Acquire)
     }
 
+    /// Whether it still begins with its first frame, and no segment of it lost records to a rewrite.
+    pub(crate) fn is_whole(&self) -> bool {
+        let segments = self.segments.read();
+        let first = segments.first().map(|segment| segment.header.frame);
+        first == Some(1) && segments.iter().all(|s| s.header.weight.is_none())
+    }
+
     /// Bytes of all files, and how many segments there are.
     pub(crate) fn usage(&self) -> (u64, u64) {
         let segments = self.segments.read();

@@ -26,7 +26,14 @@ pub fn start(filter: &str, format: LogFormat) -> anyhow::Result<bool> {
     let filter = if filter == "off" {
         EnvFilter::default().add_directive(LevelFilter::OFF.into())
     } else {
-        EnvFilter::try_new(filter)?.add_directive(format!("{START}=info").parse()?)
+        let chosen = EnvFilter::try_new(filter)?.add_directive(format!("{START}=info").parse()?);
+        // What sled says of itself speaks of its inside; the store tells its faults in our words. Who
+        // wants to see it names it: `info,sled=debug`.
+        if filter.contains("sled") {
+            chosen
+        } else {
+            chosen.add_directive("sled=off".parse()?)
+        }
     };
     let terminal = io::stderr().is_terminal();
     let human = match format {

@@ -1,5 +1,6 @@
 //! The disk store: the suite, and what only a disk can suffer.
 
+mod damaged_index;
 mod refusals;
 mod suite;
 mod sync;
