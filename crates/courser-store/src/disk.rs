@@ -134,10 +134,12 @@ impl DiskStore {
         let mut keeping = self.keeping.lock();
         let mut meta = self.index.meta()?;
         meta.epoch += 1;
+        self.read_index(into)?;
+        let recovered = self.replay(into, meta)?;
+        meta.epoch = recovered.epoch;
         self.index.check_sync(meta)?;
         keeping.meta = meta;
-        self.read_index(into)?;
-        self.replay(into, meta)
+        Ok(recovered)
     }
 
     fn replay(&self, into: &mut dyn Recover, meta: Meta) -> Result<Recovered, StoreError> {
@@ -160,10 +162,20 @@ impl DiskStore {
         Ok(Recovered {
             next_position: Position(meta.next_position.max(replayed.next_position).max(1)),
             next_queue,
-            epoch: meta.epoch,
+            epoch: replayed.epoch,
             replayed: records,
             torn_bytes: replayed.torn_bytes,
         })
+    }
+}
+
+impl Drop for DiskStore {
+    fn drop(&mut self) {
+        if self.failed.get().is_none()
+            && let Err(error) = self.log.close()
+        {
+            tracing::warn!(%error, "the log was not closed: its end is looked for at the next start");
+        }
     }
 }
 

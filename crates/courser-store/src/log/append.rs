@@ -36,9 +36,8 @@ pub(crate) struct Writer {
 /// The segment that is being written.
 pub(crate) struct Active {
     pub(crate) segment: Arc<Segment>,
+    /// Where the next frame goes. After a start a seal may stand there: it is overwritten.
     pub(crate) offset: u64,
-    /// A seal stands at `offset`: nothing can be appended.
-    pub(crate) sealed: bool,
 }
 
 impl Active {
@@ -110,6 +109,13 @@ impl Log {
         Ok(())
     }
 
+    /// Ends the log for now: makes everything durable, and says so by a seal. Without it, nobody could
+    /// tell a last frame that rots from one that was never written whole.
+    pub(crate) fn close(&self) -> Result<(), StoreError> {
+        self.sync()?;
+        self.finish_active(&self.writer.lock())
+    }
+
     /// Whether a prepared file would be used soon.
     pub(crate) fn is_busy(&self) -> bool {
         let writer = self.writer.lock();
@@ -132,7 +138,7 @@ impl Log {
             let has_room = active.offset + total + frame::HEADER as u64 <= capacity;
             // An empty one takes any frame: its successor would have the same name.
             let is_empty = active.segment.header.frame == writer.next_frame;
-            is_empty || (!active.sealed && is_best && has_room)
+            is_empty || (is_best && has_room)
         });
         if !fits {
             self.finish_active(writer)?;
@@ -141,7 +147,6 @@ impl Log {
             writer.active = Some(Active {
                 segment,
                 offset: segment::HEADER,
-                sealed: false,
             });
         }
         Ok(writer.active.as_mut().expect("a segment was just started"))
@@ -149,22 +154,15 @@ impl Log {
 
     /// Seals and syncs the active segment: of all segments, only the last may end in a torn frame.
     fn finish_active(&self, writer: &Writer) -> Result<(), StoreError> {
-        let Some(Active {
-            segment,
-            offset,
-            sealed,
-        }) = &writer.active
-        else {
+        let Some(Active { segment, offset }) = &writer.active else {
             return Ok(());
         };
-        if !sealed {
-            let place = segment.place(writer.next_frame, self.durable(), writer.epoch);
-            segment
-                .file
-                .write_all_at(&frame::seal(place, writer.next_position), *offset)
-                .map_err(|error| segment.io("write", error))?;
-            segment.set_length(segment.length().max(offset + frame::HEADER as u64));
-        }
+        let place = segment.place(writer.next_frame, self.durable(), writer.epoch);
+        segment
+            .file
+            .write_all_at(&frame::seal(place, writer.next_position), *offset)
+            .map_err(|error| segment.io("write", error))?;
+        segment.set_length(segment.length().max(offset + frame::HEADER as u64));
         segment
             .file
             .sync_data()

@@ -6,7 +6,10 @@
 //! a large body is read into memory of its own and its payload cut out of it, so no message ever holds
 //! on to more than about itself.
 
-use std::{os::unix::fs::FileExt, sync::Arc};
+use std::{
+    os::unix::fs::FileExt,
+    sync::{Arc, atomic::Ordering},
+};
 
 use bytes::Bytes;
 use courser_core::{id::Position, message::Message};
@@ -72,7 +75,15 @@ impl Log {
             let (here, later) = rest.split_at(rest.partition_point(is_here));
             scratch.headers.reset(HOP_BYTES);
             scratch.bodies.reset(0);
-            match load_from(&segment, here, scratch, &mut answers) {
+            let loaded = load_from(&segment, here, scratch, &mut answers).and_then(|()| {
+                let is_missing = here.iter().any(|&(_, place)| answers[place].is_none());
+                if is_missing {
+                    check_headers(&segment, scratch)
+                } else {
+                    Ok(())
+                }
+            });
+            match loaded {
                 // Its file belongs to another segment now: nothing lived in it.
                 Err(_) if segment.is_retired() => {}
                 other => other?,
@@ -124,6 +135,20 @@ fn find_frames(segment: &Segment, window: &mut Window) -> Result<(), StoreError>
         offset = end;
     }
     segment.set_complete();
+    Ok(())
+}
+
+/// Looks at all of a segment before it is said that a message is not there. Hopping believes the
+/// headers on its way, and one that rotted may lead past a message.
+fn check_headers(segment: &Segment, scratch: &mut Scratch) -> Result<(), StoreError> {
+    let end = segment.end();
+    let mut offset = segment.checked.load(Ordering::Relaxed);
+    while offset < end {
+        let head = head_at(segment, offset, &mut scratch.headers)?;
+        read_table(segment, offset, &head, scratch)?;
+        offset += u64::from(head.total);
+    }
+    segment.checked.store(offset, Ordering::Relaxed);
     Ok(())
 }
 

@@ -5,7 +5,8 @@
 //! that it was once durable: every frame names the last frame that was durable when it was written. So
 //! frames that were written after a sync failed to come (a power cut takes blocks in any order) are
 //! cut together, and one that rotted in the middle of the log is damage. Behind a seal there is
-//! nothing; a segment that is not the last one must have one.
+//! nothing; a segment that is not the last one must have one, and the last one has one after the store
+//! was closed.
 
 use std::{
     os::unix::fs::FileExt,
@@ -32,6 +33,8 @@ pub(crate) struct Replayed {
     /// The position after the last message of the frames looked at; 0 when there were none.
     pub(crate) next_position: u64,
     pub(crate) torn_bytes: u64,
+    /// Of the writer from now on: after all whose frames were seen.
+    pub(crate) epoch: u64,
 }
 
 /// Takes the records of a frame.
@@ -50,14 +53,15 @@ struct Walk<'a> {
 /// What stands at an offset.
 enum Found {
     Frame(Head),
-    Seal,
+    Seal(Head),
     /// Not a whole frame of this place, and why.
     Nothing(&'static str),
 }
 
 impl Log {
     /// Visits all frames after `upto`, in order, cuts a torn tail, and makes the log ready to be
-    /// appended to by the writer of this `epoch`.
+    /// appended to by the writer of this `epoch`, or of a later one if the log has seen it: an index
+    /// that lost its end must not lead to an epoch that was there before.
     pub(crate) fn replay<'a>(
         &self,
         upto: u64,
@@ -72,7 +76,10 @@ impl Log {
             window: Window::new(AHEAD_BYTES),
             bodies: Vec::new(),
             visit,
-            replayed: Replayed::default(),
+            replayed: Replayed {
+                epoch,
+                ..Replayed::default()
+            },
         };
         let mut active = None;
         for (at, segment) in segments.iter().enumerate() {
@@ -98,7 +105,7 @@ impl Log {
         writer.active = active;
         writer.next_frame = last + 1;
         writer.next_position = next_position.max(walk.replayed.next_position);
-        writer.epoch = epoch;
+        writer.epoch = walk.replayed.epoch;
         // What was replayed is on the disk before anything refers to it.
         if let Some(active) = &writer.active {
             let segment = &active.segment;
@@ -122,10 +129,18 @@ impl Walk<'_> {
     ) -> Result<Active, StoreError> {
         let first = segment.header.frame;
         if first > self.expected || (!is_first && first < self.expected) {
-            let why = format!(
-                "frame {} should come here, not frame {first}",
-                self.expected
-            );
+            let why = if is_first {
+                format!(
+                    "the log begins with frame {first}, but the index stands at frame {}: the index lost \
+                     what it held, or files of the log are gone",
+                    self.upto
+                )
+            } else {
+                format!(
+                    "frame {} should come here, not frame {first}",
+                    self.expected
+                )
+            };
             return Err(segment.damaged(0, &why));
         }
         self.expected = first;
@@ -133,26 +148,35 @@ impl Walk<'_> {
         self.window.reset(AHEAD_BYTES);
         let mut offset = segment::HEADER;
         self.replayed.next_position = self.replayed.next_position.max(segment.header.position);
-        let sealed = loop {
+        loop {
             match self.find(segment, offset)? {
                 Found::Frame(head) => {
+                    self.replayed.epoch = self.replayed.epoch.max(head.epoch + 1);
                     self.take(segment, offset, &head)?;
                     offset += u64::from(head.total);
                     self.expected += 1;
                 }
-                Found::Seal => break true,
+                Found::Seal(head) => {
+                    self.replayed.epoch = self.replayed.epoch.max(head.epoch + 1);
+                    if is_last {
+                        // It is written over: a frame that a power cut left behind another seal in
+                        // its place must not follow the new one.
+                        let behind = offset + u64::from(head.total);
+                        self.replayed.torn_bytes += self.cut(segment, behind)?;
+                    }
+                    break;
+                }
                 Found::Nothing(_) if is_last => {
                     self.replayed.torn_bytes += self.cut(segment, offset)?;
-                    break false;
+                    break;
                 }
                 Found::Nothing(why) => return Err(segment.damaged(offset, why)),
             }
-        };
+        }
         segment.set_complete();
         Ok(Active {
             segment: Arc::clone(segment),
             offset,
-            sealed,
         })
     }
 
@@ -181,7 +205,7 @@ impl Walk<'_> {
             return nothing("the checksum of the frame is wrong");
         }
         if head.seal {
-            return Ok(Found::Seal);
+            return Ok(Found::Seal(head));
         }
         let meta = &bytes[frame::HEADER..head.checked_bytes()];
         frame::table(&head, meta, &mut self.bodies)
@@ -198,6 +222,14 @@ impl Walk<'_> {
         self.replayed.next_position = self.replayed.next_position.max(head.next);
         if head.number <= self.upto {
             return Ok(());
+        }
+        if segment.header.weight.is_some() {
+            let why = format!(
+                "frame {} lost its records when it was rewritten, but the index stands at frame {}: the \
+                 index lost what it held",
+                head.number, self.upto
+            );
+            return Err(segment.damaged(offset, &why));
         }
         let records = self
             .window

@@ -123,6 +123,8 @@ pub(crate) struct Segment {
     /// Set before the file is recycled: what is read from then on is another life's.
     retired: AtomicBool,
     anchors: Mutex<Anchors>,
+    /// Up to here all frame headers were found to be what was written.
+    pub(crate) checked: AtomicU64,
     /// Entries of the index that refer to a message in here.
     pub(crate) live_entries: AtomicU64,
     /// The bytes of these messages, about; a message counts once for each entry.
@@ -144,6 +146,7 @@ impl Segment {
             end: HEADER.into(),
             retired: false.into(),
             anchors: Mutex::new(anchors),
+            checked: HEADER.into(),
             live_entries: 0.into(),
             live_bytes: 0.into(),
         }
