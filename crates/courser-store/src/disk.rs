@@ -31,6 +31,8 @@ use courser_core::{
 };
 
 use self::reclaim::Keeping;
+#[cfg(test)]
+pub(crate) use self::tests::copy_folder;
 use crate::{
     FrameNo, Reclaimed, Recover, Recovered, Store, StoreError, Usage,
     index::{Index, Meta},
@@ -96,9 +98,8 @@ impl DiskStore {
     pub fn open(folder: &Path, options: DiskOptions) -> Result<Self, StoreError> {
         let lock = folder::take(folder)?;
         let log = folder::make(&folder.join("log"))?;
-        let index = folder::make(&folder.join("index"))?;
         let log = Log::open(&log, options.segment_bytes.max(4 * 1024))?;
-        let index = Index::open(&index).map_err(|error| advise(error, &log))?;
+        let index = Index::open(&folder.join("index")).map_err(|error| advise(error, &log))?;
         Ok(Self {
             log,
             index,

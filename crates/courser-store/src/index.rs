@@ -9,17 +9,25 @@
 //! - Values of at most [`VALUE_BYTES`] and segments of [`SEGMENT_BYTES`]: a page over a quarter of a
 //!   segment becomes a blob file, which is never synced. A file in `blobs/` is an alarm.
 //! - No flusher thread of its own: it only logs its errors.
+//! - It may lose pages to a byte that rots and say nothing: every value has a checksum of ours, and all
+//!   of them add up to what every batch says (`sum.rs`).
+//! - Its file never shrinks: `anew.rs`.
+//! - It panics where it should report: `guard.rs`.
 //! - A crash while sled opens leaves `snap.*.generating`, with which no later open succeeds: they are
 //!   removed before.
 
+mod anew;
 mod guard;
 pub(crate) mod keys;
 mod real_sync;
+mod sum;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 use std::{
-    fs,
+    collections::BTreeMap,
+    fs::{self, File},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -28,17 +36,21 @@ use courser_core::{
     id::{ChunkNo, Position, QueueId, Seq},
     record::{Chunk, Note, QueueState},
 };
-use sled::{Batch, IVec};
+use sled::Batch;
 
-use self::guard::Sled;
+pub(crate) use self::writer::Writer;
+use self::{anew::Form, guard::Sled, sum::Sum};
 use crate::{
     StoreError,
     codec::{Malformed, Reader, definition, entry, note, put_varint},
+    lock::{Mutex, RwLock},
     log::sync_folder,
 };
 
 /// Operations of a batch.
-pub(crate) const BATCH_OPERATIONS: usize = 256;
+const BATCH_OPERATIONS: usize = 256;
+/// Changes of a batch: beside them it writes what all values add up to.
+const BATCH_CHANGES: usize = BATCH_OPERATIONS - 1;
 /// Bytes of a value.
 pub(crate) const VALUE_BYTES: usize = 16 * 1024;
 /// Bytes of a part of a large value.
@@ -49,7 +61,9 @@ const PARTS: usize = 128;
 const SEGMENT_BYTES: usize = 2 * 1024 * 1024;
 /// Bytes of pages that sled keeps in memory; the engine keeps what it needs itself.
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
-const META_VERSION: u8 = 1;
+const META_VERSION: u8 = 2;
+/// The values of an index of this version had no checksum. One is made anew at the start.
+const META_VERSION_UNSUMMED: u8 = 1;
 
 /// What the index says of itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,33 +76,145 @@ pub(crate) struct Meta {
     pub(crate) next_queue: u32,
 }
 
+/// Keys, and what they are to hold from now on.
+type Changes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+
 pub(crate) struct Index {
-    db: Sled,
+    /// Another one once the index was made anew.
+    db: RwLock<Arc<Sled>>,
     folder: PathBuf,
+    /// What all values add up to.
+    sum: Mutex<Sum>,
+    /// How much it may take beyond what lives in it; tests have less.
+    floor_bytes: u64,
 }
 
 /// Takes a chunk without its notes.
 pub(crate) type VisitChunk<'a> = dyn FnMut(QueueId, ChunkNo, &Chunk) + 'a;
 
 impl Index {
-    /// Opens the folder, and makes it if it is not there.
+    /// Opens the folder, and makes it if it is not there. One that takes far more than what lives in
+    /// it is made anew.
     pub(crate) fn open(folder: &Path) -> Result<Self, StoreError> {
-        if folder.exists() {
-            drop_leftovers(folder)?;
-        }
-        let config = sled::Config::new()
-            .path(folder)
-            .cache_capacity(CACHE_BYTES)
-            .flush_every_ms(None)
-            .segment_size(SEGMENT_BYTES);
-        let db = Sled::open(&config, folder)?;
-        sync_folder(folder)?;
+        Self::open_with_floor(folder, anew::FLOOR_BYTES)
+    }
+
+    fn open_with_floor(folder: &Path, floor_bytes: u64) -> Result<Self, StoreError> {
+        anew::settle(folder)?;
+        drop_leftovers(folder)?;
         let index = Self {
-            db,
+            db: RwLock::new(Arc::new(open_sled(folder, folder)?)),
             folder: folder.to_owned(),
+            sum: Mutex::default(),
+            floor_bytes,
         };
         index.look_for_blobs();
+        let meta = index.db().call(|db| db.get(keys::META))?;
+        match meta.as_ref().and_then(|meta| meta.first()) {
+            Some(&META_VERSION_UNSUMMED) => {
+                tracing::info!(folder = %folder.display(), "the index gets checksums");
+                index.make_anew(Form::Unsummed)?;
+            }
+            Some(_) => *index.sum.lock() = index.kept_sum()?,
+            None => {}
+        }
+        index.make_anew_if_large()?;
         Ok(index)
+    }
+
+    fn db(&self) -> Arc<Sled> {
+        Arc::clone(&self.db.read())
+    }
+
+    /// What all values are to add up to, as the last batch left it.
+    fn kept_sum(&self) -> Result<Sum, StoreError> {
+        self.db()
+            .call(|db| db.get(keys::SUM))?
+            .ok_or(Malformed("it is missing"))
+            .and_then(|sum| Sum::decode(keys::SUM, &sum))
+            .map_err(|error| self.damaged("the sum", error))
+    }
+
+    /// Applies changes in one batch, with what all values add up to then.
+    fn apply(&self, changes: Changes) -> Result<(), StoreError> {
+        assert!(
+            changes.len() <= BATCH_CHANGES,
+            "a batch of {} changes",
+            changes.len()
+        );
+        let db = self.db();
+        let mut kept = self.sum.lock();
+        let mut sum = *kept;
+        let mut batch = Batch::default();
+        for (key, value) in changes {
+            if let Some(old) = db.call(|db| db.get(&key))? {
+                sum::open(&key, &old).map_err(|error| self.damaged("a value", error))?;
+                sum.remove(&key, &old);
+            }
+            if let Some(mut value) = value {
+                sum::seal(&key, &mut value);
+                sum.add(&key, &value);
+                batch.insert(key, value);
+            } else {
+                batch.remove(key);
+            }
+        }
+        batch.insert(keys::SUM, sum.encode(keys::SUM));
+        db.call(|db| db.apply_batch(batch))?;
+        *kept = sum;
+        Ok(())
+    }
+
+    /// Adds up what the caller has not read, and compares the whole with what it is to be.
+    pub(crate) fn check_sum(&self, read: [Sum; 2]) -> Result<(), StoreError> {
+        let mut found = Sum::default();
+        read.into_iter().for_each(|sum| found.plus(sum));
+        for prefix in [keys::META, keys::NOTES] {
+            found.plus(self.scan(prefix, "a note", |_, _| Ok(()))?);
+        }
+        let kept = *self.sum.lock();
+        if found == kept {
+            return Ok(());
+        }
+        tracing::debug!(?found, ?kept, "the index does not add up");
+        Err(StoreError::index_damaged(
+            &self.folder,
+            "some of what it held is not there any more",
+        ))
+    }
+
+    /// Visits all keys that start like this, with their values, and adds them up.
+    fn scan(
+        &self,
+        prefix: &[u8],
+        what: &str,
+        mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), Malformed>,
+    ) -> Result<Sum, StoreError> {
+        let mut sum = Sum::default();
+        for item in self.db().items(|db| db.scan_prefix(prefix))? {
+            let (key, sealed) = item?;
+            sum.add(&key, &sealed);
+            sum::open(&key, &sealed)
+                .and_then(|value| visit(&key, value))
+                .map_err(|error| self.damaged(what, error))?;
+        }
+        Ok(sum)
+    }
+
+    /// A value, checked.
+    fn get<T>(
+        &self,
+        key: &[u8],
+        what: &str,
+        read: impl FnOnce(&[u8]) -> Result<T, Malformed>,
+    ) -> Result<Option<T>, StoreError> {
+        let Some(sealed) = self.db().call(|db| db.get(key))? else {
+            return Ok(None);
+        };
+        sum::open(key, &sealed)
+            .and_then(read)
+            .map(Some)
+            .map_err(|error| self.damaged(what, error))
     }
 
     /// A blob is never synced and never given back: with our limits none is made.
@@ -107,26 +233,14 @@ impl Index {
     }
 
     pub(crate) fn meta(&self) -> Result<Meta, StoreError> {
-        let Some(bytes) = self.db.call(|db| db.get(keys::META))? else {
-            return Ok(Meta::default());
-        };
-        decode_meta(&bytes).map_err(|error| self.damaged("meta", error))
+        let meta = self.get(keys::META, "meta", |value| decode_meta(value, META_VERSION))?;
+        Ok(meta.unwrap_or_default())
     }
 
     /// Writes meta, after all that it speaks of.
     pub(crate) fn write_meta(&self, meta: Meta) -> Result<(), StoreError> {
-        let mut value = vec![META_VERSION];
-        for number in [
-            meta.epoch,
-            meta.upto,
-            meta.next_position,
-            u64::from(meta.next_queue),
-        ] {
-            put_varint(&mut value, number);
-        }
-        let mut batch = Batch::default();
-        batch.insert(keys::META, value);
-        self.db.call(|db| db.apply_batch(batch))?;
+        let value = encode_meta(meta, META_VERSION);
+        self.apply(Changes::from([(keys::META.to_vec(), Some(value))]))?;
         self.flush()
     }
 
@@ -143,28 +257,23 @@ impl Index {
     }
 
     pub(crate) fn flush(&self) -> Result<(), StoreError> {
-        self.db.call(|db| db.flush().map(drop))
+        self.db().call(|db| db.flush().map(drop))
     }
 
-    /// Visits all queues.
-    pub(crate) fn queues(&self, visit: &mut dyn FnMut(QueueState)) -> Result<(), StoreError> {
+    /// Visits all queues, and adds up what they take.
+    pub(crate) fn queues(&self, visit: &mut dyn FnMut(QueueState)) -> Result<Sum, StoreError> {
         let mut parts = Parts::default();
-        for item in self.db.items(|db| db.scan_prefix(keys::QUEUES))? {
-            let (key, value) = item?;
-            let state = keys::parse_queue(&key)
-                .ok_or(Malformed("a key is too short"))
-                .and_then(|(_, part)| parts.add(part, &value))
-                .and_then(|whole| whole.map(definition::take_state).transpose())
-                .map_err(|error| self.damaged("a queue", error))?;
-            if let Some(state) = state {
-                visit(state);
+        self.scan(keys::QUEUES, "a queue", |key, value| {
+            let (_, part) = keys::parse_queue(key).ok_or(Malformed("a key is too short"))?;
+            if let Some(whole) = parts.add(part, value)? {
+                visit(definition::take_state(whole)?);
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
-    /// Visits all chunks, in the order of queues and chunk numbers.
-    pub(crate) fn chunks(&self, visit: &mut VisitChunk<'_>) -> Result<(), StoreError> {
+    /// Visits all chunks, in the order of queues and chunk numbers, and adds up what they take.
+    pub(crate) fn chunks(&self, visit: &mut VisitChunk<'_>) -> Result<Sum, StoreError> {
         self.chunks_under(keys::CHUNKS, visit)
     }
 
@@ -175,20 +284,18 @@ impl Index {
         visit: &mut VisitChunk<'_>,
     ) -> Result<(), StoreError> {
         self.chunks_under(&keys::of_queue(keys::CHUNKS, queue), visit)
+            .map(drop)
     }
 
-    fn chunks_under(&self, prefix: &[u8], visit: &mut VisitChunk<'_>) -> Result<(), StoreError> {
+    fn chunks_under(&self, prefix: &[u8], visit: &mut VisitChunk<'_>) -> Result<Sum, StoreError> {
         let mut chunk = Chunk::default();
-        for item in self.db.items(|db| db.scan_prefix(prefix))? {
-            let (key, value) = item?;
-            let (queue, number) = keys::parse_chunk(&key)
-                .ok_or_else(|| self.damaged("a chunk", Malformed("a key is too short")))?;
+        self.scan(prefix, "a chunk", |key, value| {
+            let (queue, number) = keys::parse_chunk(key).ok_or(Malformed("a key is too short"))?;
             chunk.entries.clear();
-            entry::take_chunk(&value, number, &mut chunk.entries)
-                .map_err(|error| self.damaged("a chunk", error))?;
+            entry::take_chunk(value, number, &mut chunk.entries)?;
             visit(queue, number, &chunk);
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// The value of a chunk, if there is one.
@@ -197,14 +304,11 @@ impl Index {
         queue: QueueId,
         number: ChunkNo,
     ) -> Result<Option<Chunk>, StoreError> {
-        let key = keys::chunk(queue, number);
-        let Some(value) = self.db.call(|db| db.get(key))? else {
-            return Ok(None);
-        };
-        let mut chunk = Chunk::default();
-        entry::take_chunk(&value, number, &mut chunk.entries)
-            .map_err(|error| self.damaged("a chunk", error))?;
-        Ok(Some(chunk))
+        self.get(&keys::chunk(queue, number), "a chunk", |value| {
+            let mut chunk = Chunk::default();
+            entry::take_chunk(value, number, &mut chunk.entries)?;
+            Ok(chunk)
+        })
     }
 
     /// A chunk with its notes; an empty one when there is none.
@@ -213,9 +317,10 @@ impl Index {
             return Ok(Chunk::default());
         };
         let mut parts = Parts::default();
-        for item in self.db.items(|db| db.range(keys::notes(queue, number)))? {
-            let (key, value) = item?;
-            let found = take_note_part(&mut parts, &key, &value)
+        for item in self.db().items(|db| db.range(keys::notes(queue, number)))? {
+            let (key, sealed) = item?;
+            let found = sum::open(&key, &sealed)
+                .and_then(|value| take_note_part(&mut parts, &key, value))
                 .map_err(|error| self.damaged("a note", error))?;
             chunk.notes.extend(found);
         }
@@ -226,8 +331,7 @@ impl Index {
     pub(crate) fn writer(&self) -> Writer<'_> {
         Writer {
             index: self,
-            batch: Batch::default(),
-            operations: 0,
+            changes: Changes::new(),
             batches: 0,
             stop_after: None,
         }
@@ -270,9 +374,22 @@ fn drop_leftovers(folder: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn decode_meta(bytes: &[u8]) -> Result<Meta, Malformed> {
+fn encode_meta(meta: Meta, version: u8) -> Vec<u8> {
+    let mut value = vec![version];
+    for number in [
+        meta.epoch,
+        meta.upto,
+        meta.next_position,
+        u64::from(meta.next_queue),
+    ] {
+        put_varint(&mut value, number);
+    }
+    value
+}
+
+fn decode_meta(bytes: &[u8], version: u8) -> Result<Meta, Malformed> {
     let mut reader = Reader::new(bytes);
-    if reader.byte()? != META_VERSION {
+    if reader.byte()? != version {
         return Err(Malformed("an unknown version"));
     }
     Ok(Meta {
@@ -281,6 +398,24 @@ fn decode_meta(bytes: &[u8]) -> Result<Meta, Malformed> {
         next_position: reader.varint()?,
         next_queue: reader.number()?,
     })
+}
+
+/// Opens sled. The folder is called `name` in what is said of it.
+fn open_sled(folder: &Path, name: &Path) -> Result<Sled, StoreError> {
+    let config = sled::Config::new()
+        .path(folder)
+        .cache_capacity(CACHE_BYTES)
+        .flush_every_ms(None)
+        .segment_size(SEGMENT_BYTES);
+    let sled = Sled::open(&config, name)?;
+    // sled syncs neither the names of its files nor the one that holds its settings, without which no
+    // later open succeeds.
+    let settings = folder.join("conf");
+    File::open(&settings)
+        .and_then(|file| file.sync_all())
+        .map_err(|error| StoreError::io("sync", &settings, error))?;
+    sync_folder(folder)?;
+    Ok(sled)
 }
 
 fn take_note_part(
@@ -327,145 +462,6 @@ impl Parts {
         self.whole.extend_from_slice(bytes);
         self.next += 1;
         Ok((self.next == self.count).then_some(&self.whole))
-    }
-}
-
-/// Gathers operations into batches of a bounded size.
-pub(crate) struct Writer<'a> {
-    index: &'a Index,
-    batch: Batch,
-    operations: usize,
-    /// Batches that were applied.
-    batches: usize,
-    /// Tests: fail instead of applying a batch after this many.
-    pub(crate) stop_after: Option<usize>,
-}
-
-impl Writer<'_> {
-    pub(crate) fn put_queue(&mut self, state: &QueueState) -> Result<(), StoreError> {
-        let mut value = Vec::new();
-        definition::put_state(&mut value, state);
-        self.put_parts(&keys::of_queue(keys::QUEUES, state.definition.id), &value)
-    }
-
-    pub(crate) fn put_chunk(
-        &mut self,
-        queue: QueueId,
-        number: ChunkNo,
-        chunk: &[courser_core::record::ChunkEntry],
-    ) -> Result<(), StoreError> {
-        let mut value = Vec::new();
-        entry::put_chunk(&mut value, number, chunk);
-        self.insert(keys::chunk(queue, number), value)
-    }
-
-    pub(crate) fn put_note(
-        &mut self,
-        queue: QueueId,
-        seq: Seq,
-        note: &Note,
-    ) -> Result<(), StoreError> {
-        let mut value = Vec::new();
-        note::put_note(&mut value, note);
-        self.put_parts(&keys::note(queue, seq), &value)
-    }
-
-    /// Removes everything whose key starts like this.
-    pub(crate) fn remove_prefix(&mut self, prefix: &[u8]) -> Result<(), StoreError> {
-        for item in self.index.db.items(|db| db.scan_prefix(prefix))? {
-            self.remove(&item?.0)?;
-        }
-        Ok(())
-    }
-
-    /// Removes a chunk and all of its notes.
-    pub(crate) fn remove_chunk(
-        &mut self,
-        queue: QueueId,
-        number: ChunkNo,
-    ) -> Result<(), StoreError> {
-        for item in self
-            .index
-            .db
-            .items(|db| db.range(keys::notes(queue, number)))?
-        {
-            self.remove(&item?.0)?;
-        }
-        self.remove(&keys::chunk(queue, number))
-    }
-
-    pub(crate) fn remove(&mut self, key: &[u8]) -> Result<(), StoreError> {
-        self.make_room(1)?;
-        self.operations += 1;
-        self.batch.remove(key);
-        Ok(())
-    }
-
-    fn insert(&mut self, key: Vec<u8>, value: Vec<u8>) -> Result<(), StoreError> {
-        assert!(
-            value.len() <= VALUE_BYTES,
-            "a value of {} bytes",
-            value.len()
-        );
-        self.make_room(1)?;
-        self.operations += 1;
-        self.batch.insert(key, IVec::from(value));
-        Ok(())
-    }
-
-    /// Writes a value in parts, all of them in one batch.
-    fn put_parts(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
-        let count = value.len().div_ceil(PART_BYTES).max(1);
-        if count > PARTS {
-            return Err(StoreError::Index(format!(
-                "a value of {} bytes is too large",
-                value.len()
-            )));
-        }
-        self.make_room(count)?;
-        let mut first = Vec::with_capacity(1 + value.len().min(PART_BYTES));
-        first.push(count as u8);
-        first.extend_from_slice(&value[..value.len().min(PART_BYTES)]);
-        self.insert(keys::part(key, 0), first)?;
-        for (number, part) in (1..).zip(value.chunks(PART_BYTES).skip(1)) {
-            self.insert(keys::part(key, number), part.to_vec())?;
-        }
-        Ok(())
-    }
-
-    /// Sees to it that so many operations go into one batch.
-    fn make_room(&mut self, operations: usize) -> Result<(), StoreError> {
-        if self.operations + operations > BATCH_OPERATIONS {
-            self.apply()
-        } else {
-            Ok(())
-        }
-    }
-
-    fn apply(&mut self) -> Result<(), StoreError> {
-        assert!(
-            self.operations <= BATCH_OPERATIONS,
-            "a batch of {} operations",
-            self.operations
-        );
-        if self
-            .stop_after
-            .is_some_and(|stop_after| self.batches >= stop_after)
-        {
-            return Err(StoreError::Index("told to stop".to_owned()));
-        }
-        self.operations = 0;
-        self.batches += 1;
-        let batch = std::mem::take(&mut self.batch);
-        self.index.db.call(|db| db.apply_batch(batch))
-    }
-
-    /// Applies what is left and makes everything durable.
-    pub(crate) fn finish(mut self) -> Result<(), StoreError> {
-        if self.operations > 0 {
-            self.apply()?;
-        }
-        self.index.flush()
     }
 }
 

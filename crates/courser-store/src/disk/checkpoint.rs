@@ -26,13 +26,13 @@ impl DiskStore {
     /// queue is gone.
     pub(super) fn read_index(&self, into: &mut dyn Recover) -> Result<(), StoreError> {
         let mut queues = BTreeSet::new();
-        self.index.queues(&mut |state| {
+        let queues_sum = self.index.queues(&mut |state| {
             queues.insert(state.definition.id);
             into.queue(state);
         })?;
         let mut orphans = BTreeSet::new();
         let mut tally = Tally::new(self.log.segments());
-        self.index.chunks(&mut |queue, number, chunk| {
+        let chunks_sum = self.index.chunks(&mut |queue, number, chunk| {
             if queues.contains(&queue) {
                 tally.add(chunk);
                 into.chunk(queue, number, chunk);
@@ -40,6 +40,7 @@ impl DiskStore {
                 orphans.insert(queue);
             }
         })?;
+        self.index.check_sum([queues_sum, chunks_sum])?;
         if !orphans.is_empty() {
             tracing::warn!(?orphans, "removed what was left of deleted queues");
             let mut writer = self.index.writer();

@@ -4,6 +4,9 @@
 //! Nothing is given back before the first checkpoint of this run has finished: a crash may have left
 //! chunks of a checkpoint that did not, and by these alone a message that was just moved from one
 //! queue to another may look unreferred.
+//!
+//! The index is looked after in the same breath: one that takes far more than what lives in it is made
+//! anew.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -50,6 +53,7 @@ impl DiskStore {
         if !reclaimed.more {
             self.log.trim_spares()?;
             self.log.prepare_spare()?;
+            self.index.make_anew_if_large()?;
         }
         Ok(reclaimed)
     }

@@ -2,6 +2,7 @@
 
 mod damaged_index;
 mod refusals;
+mod rot;
 mod suite;
 mod sync;
 
@@ -82,7 +83,7 @@ impl Harness for OnDisk {
     }
 }
 
-fn copy_folder(from: &Path, to: &Path) {
+pub(crate) fn copy_folder(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();

@@ -11,7 +11,7 @@ use std::{
     panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
     sync::{
-        Once,
+        Arc, Once,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -68,11 +68,11 @@ impl Sled {
 
     /// Keys and values, as `start` finds them.
     pub(super) fn items(
-        &self,
+        self: Arc<Self>,
         start: impl FnOnce(&sled::Db) -> sled::Iter,
-    ) -> Result<Items<'_>, StoreError> {
+    ) -> Result<Items, StoreError> {
         let iter = self.call(|db| Ok(start(db)))?;
-        Ok(Items { sled: self, iter })
+        Ok(Items { iter, sled: self })
     }
 }
 
@@ -84,12 +84,13 @@ impl Drop for Sled {
 }
 
 /// Keys and values, each asked for under guard.
-pub(super) struct Items<'a> {
-    sled: &'a Sled,
+pub(super) struct Items {
+    /// First, as it holds pages of sled.
     iter: sled::Iter,
+    sled: Arc<Sled>,
 }
 
-impl Iterator for Items<'_> {
+impl Iterator for Items {
     type Item = Result<(IVec, IVec), StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -180,11 +181,11 @@ fn open_when_free(config: &sled::Config) -> sled::Result<sled::Db> {
 mod tests {
     use super::*;
 
-    fn open() -> (tempfile::TempDir, Sled) {
+    fn open() -> (tempfile::TempDir, Arc<Sled>) {
         let folder = tempfile::tempdir().unwrap();
         let config = sled::Config::new().path(folder.path()).flush_every_ms(None);
         let sled = Sled::open(&config, folder.path()).unwrap();
-        (folder, sled)
+        (folder, Arc::new(sled))
     }
 
     #[test]
@@ -209,7 +210,7 @@ mod tests {
     fn a_panic_between_two_items_is_an_error() {
         let (_folder, sled) = open();
         sled.call(|db| db.insert("key", "value")).unwrap();
-        let mut items = sled.items(|db| db.iter()).unwrap();
+        let mut items = Arc::clone(&sled).items(|db| db.iter()).unwrap();
         sled.call::<()>(|_| panic!("sled")).unwrap_err();
         assert!(items.next().unwrap().is_err());
     }

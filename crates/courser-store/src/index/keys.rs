@@ -5,6 +5,7 @@
 //! q  queue:u32  part:u16         a queue and its next place (`codec/definition.rs`), in parts
 //! c  queue:u32  chunk:u64        the living entries of a chunk (`codec/entry.rs`)
 //! n  queue:u32  seq:u64  part:u16   what is known of an entry (`codec/note.rs`), in parts
+//! s                              what all other values add up to (`sum.rs`)
 //! ```
 //!
 //! A value that may be large lies in parts; the first byte of part 0 says how many there are.
@@ -17,6 +18,7 @@ pub(crate) const META: &[u8] = b"m";
 pub(crate) const QUEUES: &[u8] = b"q";
 pub(crate) const CHUNKS: &[u8] = b"c";
 pub(crate) const NOTES: &[u8] = b"n";
+pub(crate) const SUM: &[u8] = b"s";
 
 /// Everything of one kind and queue.
 pub(crate) fn of_queue(kind: &[u8], queue: QueueId) -> Vec<u8> {

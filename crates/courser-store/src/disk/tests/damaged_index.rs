@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use courser_core::record::Chunk;
+
 use super::{OnDisk, SMALL};
 use crate::{
     DiskStore, Store, StoreError,
@@ -170,4 +172,51 @@ fn a_full_disk_is_told_by_the_log() {
         error.starts_with(&format!("the disk of {} is full", next.display())),
         "{error}"
     );
+}
+
+/// sled takes a file that it cannot read for one that is new.
+#[test]
+fn an_index_that_lost_everything_is_told_or_made_anew() {
+    let damages: [fn(&Path); 5] = [
+        |index| fs::write(index.join("db"), "dear").unwrap(),
+        |index| fs::write(index.join("db"), vec![7; 3 << 20]).unwrap(),
+        |index| fs::write(index.join("db"), "").unwrap(),
+        |index| {
+            let bytes = fs::read(index.join("db")).unwrap();
+            fs::write(index.join("db"), &bytes[..700]).unwrap();
+        },
+        |index| fs::remove_dir_all(index).unwrap(),
+    ];
+    for (nth, damage) in damages.into_iter().enumerate() {
+        for (spent, snapped) in [(false, true), (true, true), (false, false), (true, false)] {
+            let mut harness = OnDisk::new();
+            let folder = closed_folder(&mut harness, spent);
+            let index = folder.join("index");
+            if !snapped {
+                fs::remove_file(snapshot(&index)).unwrap();
+            }
+            damage(&index);
+            for _ in 0..2 {
+                let case = format!("damage {nth}, spent {spent}, snapshot {snapped}");
+                match open_and_recover(&folder) {
+                    Ok(found) => {
+                        let of = |chunk: &(_, _, Chunk)| chunk.2.entries.len();
+                        let in_index: usize = found.chunks.iter().map(of).sum();
+                        let all = if spent { 100 } else { 600 };
+                        assert!(
+                            in_index == all || (found.records.len() == 600 && !spent),
+                            "{case}: {in_index} and {}",
+                            found.records.len()
+                        );
+                    }
+                    Err(error) => {
+                        let text = error.to_string();
+                        assert!(text.contains("index"), "{case}: {text}");
+                        assert!(!text.contains("backtrace"), "{case}: {text}");
+                        assert!(text.contains("restore") || !spent, "{case}: {text}");
+                    }
+                }
+            }
+        }
+    }
 }

@@ -1,0 +1,330 @@
+//! A byte that rots anywhere in a closed folder: the start is refused, a read is refused, or nothing
+//! is missing.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use courser_core::{
+    id::{ChunkNo, Position, QueueId, Seq},
+    message::Message,
+    record::{Checkpoint, Chunk, ChunkEntry, Group, Note, QueueState, Record},
+};
+
+use super::{OnDisk, copy_folder};
+use crate::{
+    DiskOptions, DiskStore, FrameNo, Pager, Recover, Store, StoreError,
+    conformance::fixture::{
+        attempt, change, definition, entry, full_message, message, note, reclaim_all, recover, time,
+    },
+};
+
+/// So small that a few messages fill a segment.
+const TINY: DiskOptions = DiskOptions {
+    segment_bytes: 4 * 1024,
+};
+
+/// Everything a store keeps, as its records add up.
+#[derive(Debug, Default, PartialEq)]
+struct Everything {
+    queues: BTreeMap<QueueId, QueueState>,
+    entries: BTreeMap<(QueueId, Seq), ChunkEntry>,
+    notes: BTreeMap<(QueueId, Seq), Note>,
+    messages: BTreeMap<Position, Option<Arc<Message>>>,
+    next: (Position, QueueId),
+    epoch: u64,
+}
+
+fn note_of(chunk: &Chunk, seq: Seq) -> Option<Note> {
+    let found = chunk.notes.iter().find(|(of, _)| *of == seq);
+    found.map(|(_, note)| Note::clone(note))
+}
+
+impl Recover for Everything {
+    fn queue(&mut self, state: QueueState) {
+        self.queues.insert(state.definition.id, state);
+    }
+
+    fn chunk(&mut self, queue: QueueId, _: ChunkNo, chunk: &Chunk) {
+        let of = |entry: &ChunkEntry| ((queue, entry.seq), *entry);
+        self.entries.extend(chunk.entries.iter().map(of));
+    }
+
+    fn record(&mut self, record: Record, page: &mut Pager<'_>) -> Result<(), StoreError> {
+        match record {
+            Record::Enqueued(queue, entry) => {
+                self.entries.insert((queue, entry.seq), entry);
+            }
+            Record::Removed { queue, seq } => {
+                self.entries.remove(&(queue, seq));
+            }
+            Record::Failed {
+                queue,
+                seq,
+                ready_at,
+                attempt,
+            } => {
+                let before = note_of(&page(queue, seq.chunk())?, seq).unwrap_or_default();
+                let note = self.notes.entry((queue, seq)).or_insert(before);
+                note.add_attempt(*attempt.clone());
+                if let Some(entry) = self.entries.get_mut(&(queue, seq)) {
+                    (entry.failures, entry.ready_at) = (attempt.number, ready_at);
+                }
+            }
+            Record::Moved {
+                from,
+                from_seq,
+                to,
+                entry,
+                note,
+            } => {
+                self.entries.remove(&(from, from_seq));
+                self.entries.insert((to, entry.seq), entry);
+                self.notes.insert((to, entry.seq), *note);
+            }
+            Record::QueueDefined(definition) => {
+                let next_seq = Seq(1);
+                let id = definition.id;
+                let state = QueueState {
+                    definition: *definition,
+                    next_seq,
+                };
+                self.queues.entry(id).or_insert(state);
+            }
+            other => panic!("{other:?} is not in this test"),
+        }
+        Ok(())
+    }
+}
+
+/// Opens a folder and reads all there is.
+fn read_all(folder: &Path) -> Result<Everything, StoreError> {
+    let store = DiskStore::open(folder, TINY)?;
+    let mut all = Everything::default();
+    let recovered = store.recover(&mut all)?;
+    all.next = (recovered.next_position, recovered.next_queue);
+    all.epoch = recovered.epoch;
+    let entries = &all.entries;
+    all.notes.retain(|place, _| entries.contains_key(place));
+    for &(queue, seq) in all.entries.keys() {
+        if let Some(note) = note_of(&store.page(queue, seq.chunk())?, seq) {
+            all.notes.entry((queue, seq)).or_insert(note);
+        }
+    }
+    let positions: Vec<_> = all.entries.values().map(|entry| entry.position).collect();
+    let messages = store.load(&positions)?;
+    all.messages = positions.into_iter().zip(messages).collect();
+    Ok(all)
+}
+
+/// A store, and what is to be in it.
+struct Kept {
+    store: DiskStore,
+    all: Everything,
+    upto: FrameNo,
+}
+
+impl Kept {
+    fn open(folder: &Path, all: Everything) -> Self {
+        let store = DiskStore::open(folder, TINY).unwrap();
+        recover(&store);
+        Self {
+            store,
+            all,
+            upto: FrameNo(0),
+        }
+    }
+
+    fn commit(&mut self, positions: std::ops::Range<u64>, records: Vec<Record>, sync: bool) {
+        let body = |n: u64| match n % 10 {
+            0 => full_message(n),
+            _ => message(n, 250),
+        };
+        let enqueued = |n: u64| Record::Enqueued(QueueId(1), entry(n, n));
+        self.all.next.0 = self.all.next.0.max(Position(positions.end));
+        let group = Group {
+            messages: positions.clone().map(body).collect(),
+            records: positions.map(enqueued).chain(records).collect(),
+            next_position: self.all.next.0,
+        };
+        self.upto = self.store.commit(&group, sync).unwrap();
+        for record in group.records {
+            self.all
+                .record(record, &mut |_, _| Ok(Chunk::default()))
+                .unwrap();
+        }
+    }
+
+    fn fill(&mut self, from: u64, to: u64) {
+        for start in (from..to).step_by(5) {
+            self.commit(start..start + 5, Vec::new(), start % 2 == 0);
+        }
+    }
+
+    fn checkpoint(&mut self) {
+        let mut chunks = Vec::new();
+        for queue in [1, 2] {
+            let in_chunk = |((of, seq), _): &(&(QueueId, Seq), _)| {
+                *of == QueueId(queue) && seq.chunk() == ChunkNo(0)
+            };
+            let entries = self.all.entries.iter().filter(in_chunk);
+            let mut chunk = change(queue, 0, entries.map(|(_, entry)| *entry).collect());
+            let alive = |place: &(QueueId, Seq)| self.all.entries.contains_key(place);
+            chunk.notes = self
+                .all
+                .notes
+                .iter()
+                .filter(|(place, _)| place.0 == QueueId(queue) && alive(place))
+                .map(|((_, seq), note)| (*seq, Some(Arc::new(note.clone()))))
+                .collect();
+            chunks.push(chunk);
+        }
+        let checkpoint = Checkpoint {
+            queues: self.all.queues.values().cloned().collect(),
+            chunks,
+            deleted_queues: Vec::new(),
+            next_position: self.all.next.0,
+            next_queue: QueueId(3),
+        };
+        self.store.checkpoint(&checkpoint, self.upto).unwrap();
+        reclaim_all(&self.store);
+    }
+}
+
+fn removed(seqs: impl Iterator<Item = u64>) -> Vec<Record> {
+    let queue = QueueId(1);
+    seqs.map(|seq| Record::Removed {
+        queue,
+        seq: Seq(seq),
+    })
+    .collect()
+}
+
+fn failed(seq: u64, number: u32) -> Record {
+    Record::Failed {
+        queue: QueueId(1),
+        seq: Seq(seq),
+        ready_at: time(500),
+        attempt: Box::new(attempt(number)),
+    }
+}
+
+fn moved(seq: u64, to: u64) -> Record {
+    Record::Moved {
+        from: QueueId(1),
+        from_seq: Seq(seq),
+        to: QueueId(2),
+        entry: entry(to, seq),
+        note: Box::new(note(3)),
+    }
+}
+
+/// A folder in which everything happened that can happen to one, closed.
+fn closed_folder(folder: &Path) {
+    let mut kept = Kept::open(folder, Everything::default());
+    let defined = [1, 2].map(|queue| Record::QueueDefined(Box::new(definition(queue))));
+    kept.commit(1..1, defined.to_vec(), true);
+    kept.fill(1, 61);
+    kept.commit(61..61, vec![failed(7, 1), failed(50, 1), moved(9, 1)], true);
+    kept.checkpoint();
+    // The rest of these goes, and with it most of the log.
+    kept.commit(61..61, removed((1..40).filter(|n| *n != 9)), true);
+    let mut kept = Kept::open(folder, drop_store(kept));
+    kept.fill(61, 151);
+    kept.checkpoint();
+    kept.commit(151..151, removed(78..101), true);
+    kept.checkpoint();
+    let mut kept = Kept::open(folder, drop_store(kept));
+    kept.commit(151..151, removed(110..111), true);
+    kept.commit(
+        151..151,
+        vec![failed(50, 2), failed(120, 1), moved(130, 2)],
+        true,
+    );
+    kept.checkpoint();
+    kept.fill(151, 181);
+    kept.commit(181..181, vec![failed(101, 1), moved(102, 3)], false);
+    drop_store(kept);
+}
+
+fn drop_store(kept: Kept) -> Everything {
+    let Kept { store, all, .. } = kept;
+    drop(store);
+    all
+}
+
+/// The files of a folder, with the folders in it.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Flips every so many bytes of the files in `part` in turn.
+#[track_caller]
+fn check_nothing_is_lost(part: &str, step: usize) {
+    let mut harness = OnDisk::new();
+    let good = harness.new_folder();
+    closed_folder(&good);
+    let copy = tempfile::tempdir().unwrap();
+    copy_folder(&good, copy.path());
+    let expected = read_all(copy.path()).unwrap();
+    assert!(expected.entries.len() > 60 && expected.notes.len() > 5 && expected.epoch == 4);
+    assert!(expected.messages.values().all(Option::is_some));
+    let (mut refused, mut right) = (0, 0);
+    for file in files(&good.join(part)) {
+        let bytes = fs::read(&file).unwrap();
+        let name = file.strip_prefix(&good).unwrap();
+        // A little of what was never written, too.
+        let used = bytes
+            .iter()
+            .rposition(|byte| *byte != 0)
+            .map_or(0, |at| at + 100);
+        for at in (0..used.min(bytes.len())).step_by(step) {
+            let rotten = tempfile::tempdir().unwrap();
+            copy_folder(&good, rotten.path());
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1 << (at % 8);
+            fs::write(rotten.path().join(name), flipped).unwrap();
+            // A refused start may have changed something: the next one must not go through on it.
+            for attempt in 1..=2 {
+                match read_all(rotten.path()) {
+                    Ok(found) => {
+                        let found = Everything {
+                            epoch: found.epoch + 1 - attempt,
+                            ..found
+                        };
+                        assert_eq!(found, expected, "byte {at} of {}", name.display());
+                        right += 1;
+                    }
+                    Err(_) => refused += 1,
+                }
+            }
+        }
+    }
+    assert!(
+        refused > 10 && right > 0,
+        "{refused} refused, {right} right"
+    );
+}
+
+#[test]
+fn no_byte_of_the_index_rots_unseen() {
+    check_nothing_is_lost("index", 47);
+}
+
+#[test]
+fn no_byte_of_the_log_rots_unseen() {
+    check_nothing_is_lost("log", 151);
+}
