@@ -30,7 +30,7 @@ use std::{
     sync::{Arc, atomic::AtomicU64, atomic::Ordering},
 };
 
-pub(crate) use self::rewrite::LivePositions;
+pub(crate) use self::rewrite::Live;
 use self::{append::Writer, load::Scratch, segment::Segment, spares::Spares};
 use crate::{
     StoreError,

@@ -158,7 +158,9 @@ impl Tally {
         let bytes = u64::from(size) + BODY_OVERHEAD;
         if is_new {
             segment.live_entries.fetch_add(1, Ordering::Relaxed);
-            segment.live_bytes.fetch_add(bytes, Ordering::Relaxed);
+            let before = segment.live_bytes.fetch_add(bytes, Ordering::Relaxed);
+            let live_bytes_max = &segment.live_bytes_max;
+            live_bytes_max.fetch_max(before + bytes, Ordering::Relaxed);
         } else {
             segment.live_entries.fetch_sub(1, Ordering::Relaxed);
             segment.live_bytes.fetch_sub(bytes, Ordering::Relaxed);

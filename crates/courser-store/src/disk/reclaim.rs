@@ -8,7 +8,10 @@
 //! The index is looked after in the same breath: one that takes far more than what lives in it is made
 //! anew.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, atomic::Ordering},
+};
 
 use courser_core::id::Position;
 
@@ -16,7 +19,7 @@ use super::DiskStore;
 use crate::{
     Reclaimed, StoreError,
     index::{Meta, references},
-    log::{LivePositions, segment::Segment},
+    log::{Live, frame::BODY_OVERHEAD, segment::Segment},
 };
 
 /// Segments dropped in a step.
@@ -34,9 +37,9 @@ pub(super) struct Keeping {
     pub(super) checkpointed: bool,
     /// What lived in segments that are to be rewritten when the index was last scanned. Checkpoints
     /// since then can only have taken from it.
-    pending: LivePositions,
+    pending: BTreeMap<u64, Live>,
     /// Segments that could not be rewritten in this run.
-    left_alone: std::collections::BTreeSet<u64>,
+    left_alone: BTreeSet<u64>,
 }
 
 impl DiskStore {
@@ -84,7 +87,8 @@ impl DiskStore {
     ) -> Result<(), StoreError> {
         let candidates: Vec<_> = applied
             .iter()
-            .filter(|s| is_mostly_dead(s) && !keeping.left_alone.contains(&s.header.frame))
+            .filter(|s| is_mostly_dead(s) || is_counted_many_times(s))
+            .filter(|s| !keeping.left_alone.contains(&s.header.frame))
             .collect();
         let Some(first) = candidates.first() else {
             return Ok(());
@@ -94,7 +98,11 @@ impl DiskStore {
             keeping.pending = self.find_live(segments, &candidates)?;
         }
         let live = keeping.pending.remove(&frame).unwrap_or_default();
-        if self.log.rewrite(first, &live)? {
+        if live.bytes >= size(first) / 2 {
+            // Most of it lives. Worth another look when half of these entries are gone.
+            let live_bytes = first.live_bytes.load(Ordering::Relaxed);
+            first.live_bytes_max.store(live_bytes, Ordering::Relaxed);
+        } else if self.log.rewrite(first, &live)? {
             reclaimed.rewritten = 1;
         } else {
             keeping.left_alone.insert(frame);
@@ -103,13 +111,13 @@ impl DiskStore {
         Ok(())
     }
 
-    /// Scans the index for the positions that live in these segments, in as many as fit.
+    /// Scans the index for what lives in these segments, in as many as fit.
     fn find_live(
         &self,
         segments: &[Arc<Segment>],
         candidates: &[&Arc<Segment>],
-    ) -> Result<LivePositions, StoreError> {
-        let mut found = LivePositions::new();
+    ) -> Result<BTreeMap<u64, Live>, StoreError> {
+        let mut found: BTreeMap<u64, Vec<(Position, u32)>> = BTreeMap::new();
         let mut room = SCAN_POSITIONS;
         for segment in candidates.iter().take(SCAN_SEGMENTS) {
             let entries = segment.live_entries.load(Ordering::Relaxed);
@@ -120,17 +128,27 @@ impl DiskStore {
             found.insert(segment.header.frame, Vec::new());
         }
         self.index.chunks(&mut |_, _, chunk| {
-            for (position, _) in references(chunk) {
+            for (position, size) in references(chunk) {
                 if let Some(live) = frame_of(segments, position).and_then(|f| found.get_mut(&f)) {
-                    live.push(position);
+                    live.push((position, size));
                 }
             }
         })?;
-        for live in found.values_mut() {
-            live.sort_unstable();
-            live.dedup();
-        }
-        Ok(found)
+        Ok(found
+            .into_iter()
+            .map(|(frame, entries)| (frame, count_once(entries)))
+            .collect())
+    }
+}
+
+/// The messages that these entries refer to, each of them once.
+fn count_once(mut entries: Vec<(Position, u32)>) -> Live {
+    entries.sort_unstable();
+    entries.dedup_by_key(|(position, _)| *position);
+    let bytes = |(_, size): &(_, u32)| u64::from(*size) + BODY_OVERHEAD;
+    Live {
+        bytes: entries.iter().map(bytes).sum(),
+        positions: entries.into_iter().map(|(position, _)| position).collect(),
     }
 }
 
@@ -146,9 +164,20 @@ fn frame_of(segments: &[Arc<Segment>], position: Position) -> Option<u64> {
     Some(segments[..after].last()?.header.frame)
 }
 
-/// Whether less than half of what it holds lives, or of what lived when it was last rewritten.
+/// What it holds, or what lived when it was last rewritten.
+fn size(segment: &Segment) -> u64 {
+    segment.header.weight.unwrap_or_else(|| segment.length())
+}
+
+/// Whether less than half of it lives.
 fn is_mostly_dead(segment: &Segment) -> bool {
-    let size = segment.header.weight.unwrap_or_else(|| segment.length());
-    let live = segment.live_bytes.load(Ordering::Relaxed).min(size);
-    live < size / 2
+    segment.live_bytes.load(Ordering::Relaxed) < size(segment) / 2
+}
+
+/// Whether its messages are in several queues, which counts their bytes several times, and half of
+/// these entries are gone: it may be mostly dead without looking it. Only a scan tells.
+fn is_counted_many_times(segment: &Segment) -> bool {
+    let [live, max] =
+        [&segment.live_bytes, &segment.live_bytes_max].map(|bytes| bytes.load(Ordering::Relaxed));
+    max > size(segment) && live < max / 2
 }

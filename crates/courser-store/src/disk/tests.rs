@@ -1,6 +1,7 @@
 //! The disk store: the suite, and what only a disk can suffer.
 
 mod damaged_index;
+mod fan_out;
 mod refusals;
 mod rot;
 mod suite;

@@ -28,18 +28,20 @@ use super::{
 };
 use crate::StoreError;
 
-/// Positions that live, per first frame number of a segment, each list ascending.
-pub(crate) type LivePositions = std::collections::BTreeMap<u64, Vec<Position>>;
+/// What lives in a segment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Live {
+    /// Ascending.
+    pub(crate) positions: Vec<Position>,
+    /// Of these messages, about, each counted once.
+    pub(crate) bytes: u64,
+}
 
 impl Log {
-    /// Replaces a finished segment by one that holds only these positions, which ascend.
+    /// Replaces a finished segment by one that holds only what lives.
     ///
     /// `false` when it could not be read or there was no room: it stays as it is.
-    pub(crate) fn rewrite(
-        &self,
-        segment: &Arc<Segment>,
-        live: &[Position],
-    ) -> Result<bool, StoreError> {
+    pub(crate) fn rewrite(&self, segment: &Arc<Segment>, live: &Live) -> Result<bool, StoreError> {
         let path = segment.path.with_extension("tmp");
         let (file, header, length) = match write_live(segment, live, &path) {
             Ok(written) => written,
@@ -57,6 +59,8 @@ impl Log {
             .store(entries.load(Ordering::Relaxed), Ordering::Relaxed);
         new.live_bytes
             .store(bytes.load(Ordering::Relaxed), Ordering::Relaxed);
+        new.live_bytes_max
+            .store(bytes.load(Ordering::Relaxed), Ordering::Relaxed);
         let new = Arc::new(new);
         for place in self.segments.write().iter_mut() {
             if Arc::ptr_eq(place, segment) {
@@ -69,12 +73,12 @@ impl Log {
 
 fn write_live(
     segment: &Segment,
-    live: &[Position],
+    live: &Live,
     path: &Path,
 ) -> Result<(File, SegmentHeader, u64), StoreError> {
     let io = |error| StoreError::io("write", path, error);
-    let weight = segment.live_bytes.load(Ordering::Relaxed);
-    let header = SegmentHeader::new(segment.header.frame, segment.header.position, Some(weight));
+    let (frame, position) = (segment.header.frame, segment.header.position);
+    let header = SegmentHeader::new(frame, position, Some(live.bytes));
     let file = File::options()
         .read(true)
         .write(true)
@@ -83,7 +87,7 @@ fn write_live(
         .open(path)
         .map_err(|error| StoreError::io("open", path, error))?;
     file.write_all_at(&header.encode(), 0).map_err(io)?;
-    let length = copy_frames(segment, live, &file, &header, path)?;
+    let length = copy_frames(segment, &live.positions, &file, &header, path)?;
     file.sync_all().map_err(io)?;
     Ok((file, header, length))
 }

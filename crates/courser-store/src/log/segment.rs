@@ -129,6 +129,8 @@ pub(crate) struct Segment {
     pub(crate) live_entries: AtomicU64,
     /// The bytes of these messages, about; a message counts once for each entry.
     pub(crate) live_bytes: AtomicU64,
+    /// The most that `live_bytes` was since the messages in here were last counted one by one.
+    pub(crate) live_bytes_max: AtomicU64,
 }
 
 impl Segment {
@@ -149,6 +151,7 @@ impl Segment {
             checked: HEADER.into(),
             live_entries: 0.into(),
             live_bytes: 0.into(),
+            live_bytes_max: 0.into(),
         }
     }
 

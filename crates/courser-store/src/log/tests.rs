@@ -8,7 +8,7 @@ use courser_core::{
 };
 use tempfile::TempDir;
 
-use super::{Log, replay::Replayed, segment};
+use super::{Live, Log, replay::Replayed, segment};
 use crate::{
     StoreError,
     conformance::fixture::{entry, group, message},
@@ -426,7 +426,11 @@ fn records_that_a_rewrite_dropped_are_missed() {
         log.commit(&group(1 + 50 * n..51 + 50 * n), true).unwrap();
     }
     let first = log.segments().remove(0);
-    assert!(log.rewrite(&first, &[Position(3)]).unwrap());
+    let live = Live {
+        positions: vec![Position(3)],
+        bytes: 1_048,
+    };
+    assert!(log.rewrite(&first, &live).unwrap());
     assert!(!log.is_whole());
     drop(log);
     // An index that was at frame 1 and fell back to the beginning.
