@@ -142,6 +142,8 @@ fn find_frames(segment: &Segment, window: &mut Window) -> Result<(), StoreError>
 /// headers on its way, and one that rotted may lead past a message.
 fn check_headers(segment: &Segment, scratch: &mut Scratch) -> Result<(), StoreError> {
     let end = segment.end();
+    // What was read before may lack what was appended since.
+    scratch.headers.reset(HOP_BYTES);
     let mut offset = segment.checked.load(Ordering::Relaxed);
     while offset < end {
         let head = head_at(segment, offset, &mut scratch.headers)?;

@@ -437,3 +437,27 @@ fn records_that_a_rewrite_dropped_are_missed() {
     let error = try_open(&folder).map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("lost its records"), "{error}");
 }
+
+#[test]
+fn asking_for_what_is_not_there_yet_disturbs_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    // In a prepared file zeros stand where the next frame comes.
+    let log = Log::open(folder.path(), 16 * 1024 * 1024).unwrap();
+    log.replay(0, 1, 1, &mut |_| Ok(())).unwrap();
+    for n in 0..100 {
+        log.commit(&small(1 + 2 * n), false).unwrap();
+    }
+    log.prepare_spare().unwrap();
+    assert_eq!(log.spares.lock().count(), 1);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for n in 100..30_000 {
+                log.commit(&small(1 + 2 * n), false).unwrap();
+            }
+        });
+        while !writer.is_finished() {
+            let loaded = log.load(&[Position(1), Position(1_000_000)]).unwrap();
+            assert_eq!(loaded, [Some(message(1, 30)), None]);
+        }
+    });
+}
