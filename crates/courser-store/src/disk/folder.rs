@@ -42,15 +42,21 @@ pub(super) fn take(folder: &Path) -> Result<File, StoreError> {
     Ok(lock)
 }
 
-/// Makes a folder if it is not there, and gives back its path.
+/// Makes a folder if it is not there, with those above it, and gives back its path. The name of each is
+/// durable: a power cut takes a folder with everything in it otherwise.
 pub(super) fn make(folder: &Path) -> Result<std::path::PathBuf, StoreError> {
     if !exists(folder)? {
-        fs::create_dir_all(folder).map_err(|error| StoreError::io("create", folder, error))?;
-        if let Some(parent) = folder
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty())
-        {
-            sync_folder(parent)?;
+        let parent = match folder.parent() {
+            Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+            Some(parent) => parent,
+            None => Path::new("/"),
+        };
+        make(parent)?;
+        match fs::create_dir(folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(StoreError::io("create", folder, error));
+            }
+            _ => sync_folder(parent)?,
         }
     }
     Ok(folder.to_owned())

@@ -2,9 +2,9 @@
 
 use std::process::Command;
 
-use super::OnDisk;
+use super::{OnDisk, SMALL};
 use crate::{
-    Store,
+    DiskStore, Store,
     conformance::{
         Harness,
         fixture::{checkpoint, commit, group, recover},
@@ -21,26 +21,61 @@ fn a_commit_and_a_checkpoint() {
     store.checkpoint(&checkpoint(101, 1..101), upto).unwrap();
 }
 
+/// What another test watches.
 #[test]
+fn a_start_in_a_folder_of_folders() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = DiskStore::open(&folder.path().join("outer/middle/inner"), SMALL).unwrap();
+    recover(&store);
+}
+
+/// Runs a test of this file under strace, and gives back what it said of its syncs; nothing where
+/// strace cannot be run.
 #[allow(clippy::print_stderr, reason = "a test that was skipped says so")]
-fn log_and_index_are_really_synced() {
+fn watch(test: &str) -> Option<String> {
     let watched = Command::new("strace")
-        .args(["-f", "-y", "-e", "trace=fdatasync,sync_file_range"])
+        .args(["-f", "-y", "-e", "trace=fsync,fdatasync,sync_file_range"])
         .arg(std::env::current_exe().unwrap())
         .args([
             "--exact",
-            "disk::tests::sync::a_commit_and_a_checkpoint",
+            &format!("disk::tests::sync::{test}"),
             "--test-threads=1",
         ])
         .output();
-    let output = match watched {
-        Ok(output) if output.status.success() => output,
+    match watched {
+        Ok(output) if output.status.success() => {
+            Some(String::from_utf8_lossy(&output.stderr).into_owned())
+        }
         other => {
             eprintln!("skipped: strace cannot be run here: {other:?}");
-            return;
+            None
         }
+    }
+}
+
+#[test]
+fn the_name_of_every_new_folder_is_synced() {
+    let Some(calls) = watch("a_start_in_a_folder_of_folders") else {
+        return;
     };
-    let calls = String::from_utf8_lossy(&output.stderr);
+    for parent in ["/outer/middle>", "/outer>", "/outer/middle/inner>"] {
+        let is_synced = |line: &str| line.contains("fsync(") && line.contains(parent);
+        assert!(
+            calls.lines().any(is_synced),
+            "{parent} is not synced:\n{calls}"
+        );
+    }
+    // The one that was there.
+    let is_top =
+        |line: &str| line.contains("fsync(") && line.contains(".tmp") && !line.contains("outer");
+    assert!(calls.lines().any(is_top), "{calls}");
+}
+
+#[test]
+fn log_and_index_are_really_synced() {
+    let Some(calls) = watch("a_commit_and_a_checkpoint") else {
+        return;
+    };
     let synced = |name: &str| {
         calls
             .lines()
