@@ -38,12 +38,14 @@ pub(crate) struct Committer {
     pub(crate) stats: Arc<Mutex<CommitStats>>,
     pub(crate) clock: Clock,
     pub(crate) committed: Committed,
+    /// The last frame of the log as it was recovered.
+    pub(crate) last_frame: FrameNo,
 }
 
 impl Committer {
     /// Until the engine ends.
     pub(crate) fn run(self) {
-        let mut last_frame = FrameNo::default();
+        let mut last_frame = self.last_frame;
         // When the sync of what was written without one is due.
         let mut sync_at = None;
         loop {

@@ -25,7 +25,7 @@ use courser_core::{
     random::Random,
     record::{Chunk, QueueState, Record},
 };
-use courser_store::{Pager, Recover, Recovered, Store, StoreError};
+use courser_store::{FrameNo, Pager, Recover, Recovered, Store, StoreError};
 use tokio::sync::{Semaphore, mpsc, watch};
 use uuid::Uuid;
 
@@ -76,6 +76,7 @@ pub fn start(store: Arc<dyn Store>, options: &Options) -> Result<BrokerHandle, S
         next_queue,
         epoch,
         replayed,
+        last_frame,
         torn_bytes,
     } = recovered;
     let mut broker = target.broker;
@@ -89,13 +90,14 @@ pub fn start(store: Arc<dyn Store>, options: &Options) -> Result<BrokerHandle, S
         "recovered"
     );
     seed ^= epoch;
-    launch(store, broker, replayed > 0, seed, options)
+    launch(store, broker, last_frame, replayed > 0, seed, options)
 }
 
 /// Starts the threads around a recovered broker.
 fn launch(
     store: Arc<dyn Store>,
     broker: Broker,
+    last_frame: FrameNo,
     replayed: bool,
     seed: u64,
     options: &Options,
@@ -119,6 +121,7 @@ fn launch(
         stats: Arc::clone(&stats),
         clock,
         committed: committed.clone(),
+        last_frame,
     };
     let keeper = Keeper {
         store: Arc::clone(&store),

@@ -49,6 +49,7 @@ pub fn all<H: Harness>(mut harness: impl FnMut() -> H) {
     loads_what_was_committed_before_a_restart(&mut harness());
     keeps_messages_larger_than_a_segment(&mut harness());
     replays_only_what_came_after_the_checkpoint(&mut harness());
+    a_checkpoint_after_a_recovery_covers_what_was_replayed(&mut harness());
     pages_what_was_checkpointed(&mut harness());
     keeps_the_largest_notes_and_definitions(&mut harness());
     a_chunk_without_entries_takes_its_notes_along(&mut harness());

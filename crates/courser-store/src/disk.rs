@@ -165,6 +165,7 @@ impl DiskStore {
             next_queue,
             epoch: replayed.epoch,
             replayed: records,
+            last_frame: FrameNo(replayed.last_frame),
             torn_bytes: replayed.torn_bytes,
         })
     }

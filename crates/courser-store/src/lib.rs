@@ -118,6 +118,8 @@ pub struct Recovered {
     pub epoch: u64,
     /// Records replayed from the log.
     pub replayed: u64,
+    /// The last frame of the log: a checkpoint of the state as recovered reaches up to it.
+    pub last_frame: FrameNo,
     /// Bytes of a torn tail that were cut.
     pub torn_bytes: u64,
 }

@@ -123,6 +123,7 @@ impl Store for MemoryStore {
             next_queue: next_queue.max(QueueId(1)),
             epoch: content.epoch,
             replayed,
+            last_frame: FrameNo(content.last_frame),
             torn_bytes: 0,
         })
     }

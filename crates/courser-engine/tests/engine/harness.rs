@@ -14,7 +14,7 @@ use courser_core::{
     lease::{Settlement, Verdict},
     message::{Message, NewMessage},
     options::{Durability, QueueOptions},
-    record::{Checkpoint, Chunk, Group},
+    record::{Checkpoint, Chunk, Group, QueueState, Record},
 };
 use courser_engine::{
     BrokerHandle, Options, Subscription,
@@ -22,7 +22,7 @@ use courser_engine::{
     start,
 };
 use courser_store::{
-    FrameNo, MemoryStore, Reclaimed, Recover, Recovered, Store, StoreError, Usage,
+    FrameNo, MemoryStore, Pager, Reclaimed, Recover, Recovered, Store, StoreError, Usage,
 };
 
 /// A store whose commits wait while it is closed, and which counts its syncs.
@@ -188,4 +188,17 @@ pub(crate) async fn until(
     tokio::time::timeout(Duration::from_secs(20), wait)
         .await
         .expect("the condition holds in time");
+}
+
+/// Takes what a recovery gives back, and looks at none of it.
+pub(crate) struct Nobody;
+
+impl Recover for Nobody {
+    fn queue(&mut self, _state: QueueState) {}
+
+    fn chunk(&mut self, _queue: QueueId, _number: ChunkNo, _chunk: &Chunk) {}
+
+    fn record(&mut self, _record: Record, _page: &mut Pager<'_>) -> Result<(), StoreError> {
+        Ok(())
+    }
 }

@@ -17,7 +17,9 @@ use courser_engine::{
 };
 use courser_store::{MemoryStore, Store};
 
-use crate::harness::{Gated, ack, broker, deliveries, open, payloads, publish, queue, until};
+use crate::harness::{
+    Gated, Nobody, ack, broker, deliveries, open, payloads, publish, queue, until,
+};
 
 #[tokio::test]
 async fn what_is_published_is_delivered_in_order_and_gone_when_acked() {
@@ -159,6 +161,20 @@ async fn a_stream_of_work_without_sync_does_not_put_off_the_sync() {
         };
         broker.publish(buffered).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn what_a_start_replayed_the_next_one_does_not() {
+    let store = MemoryStore::new();
+    let first = broker(store.clone());
+    queue(&first, "q").await;
+    first.publish(publish("q", &["a"])).await.unwrap();
+    // The process is killed: nothing was checkpointed.
+    let killed = store.reopened();
+    let second = start(Arc::new(killed.clone()), &Options::default()).unwrap();
+    second.shutdown().await;
+    let third = killed.reopened();
+    assert_eq!(third.recover(&mut Nobody).unwrap().replayed, 0);
 }
 
 #[tokio::test]

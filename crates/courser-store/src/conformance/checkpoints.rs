@@ -29,6 +29,23 @@ fn page(store: &impl Store, queue: u32, number: u64) -> Chunk {
         .expect("paging works")
 }
 
+/// What a recovery replayed, the checkpoint after it covers: the next recovery does not replay it.
+pub fn a_checkpoint_after_a_recovery_covers_what_was_replayed(harness: &mut impl Harness) {
+    let store = harness.open();
+    recover(&store);
+    fill(&store, 1, 301);
+    let store = harness.reopen(store);
+    let (_, recovered) = recover(&store);
+    assert!(recovered.replayed > 0);
+    apply(&store, &checkpoint(301, 1..301), recovered.last_frame);
+    let store = harness.reopen(store);
+    let (_, again) = recover(&store);
+    assert_eq!(
+        (again.replayed, again.last_frame),
+        (0, recovered.last_frame)
+    );
+}
+
 /// Queues and chunks come from the index, the rest from the log.
 pub fn replays_only_what_came_after_the_checkpoint(harness: &mut impl Harness) {
     let store = harness.open();

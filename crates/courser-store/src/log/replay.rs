@@ -33,6 +33,8 @@ pub(crate) struct Replayed {
     /// The position after the last message of the frames looked at; 0 when there were none.
     pub(crate) next_position: u64,
     pub(crate) torn_bytes: u64,
+    /// The last frame of the log.
+    pub(crate) last_frame: u64,
     /// Of the writer from now on: after all whose frames were seen.
     pub(crate) epoch: u64,
 }
@@ -115,6 +117,7 @@ impl Log {
                 .map_err(|error| segment.io("sync", error))?;
         }
         self.durable.store(last, Ordering::Release);
+        walk.replayed.last_frame = last;
         Ok(walk.replayed)
     }
 }

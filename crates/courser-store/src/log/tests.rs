@@ -221,6 +221,7 @@ fn a_recycled_file_shows_nothing_of_its_earlier_life() {
         Replayed {
             next_position: 803,
             torn_bytes: 0,
+            last_frame: last,
             epoch: 2
         }
     );

@@ -70,6 +70,11 @@ fn keeps_messages_larger_than_a_segment() {
 }
 
 #[test]
+fn a_checkpoint_after_a_recovery_covers_what_was_replayed() {
+    conformance::a_checkpoint_after_a_recovery_covers_what_was_replayed(&mut InMemory);
+}
+
+#[test]
 fn replays_only_what_came_after_the_checkpoint() {
     conformance::replays_only_what_came_after_the_checkpoint(&mut InMemory);
 }
