@@ -46,6 +46,17 @@ pub enum PublishError {
         /// Its topic.
         topic: String,
     },
+    /// The disk is nearly full.
+    #[error(
+        "the disk has {free} bytes left, and {min_free} are to stay free: nothing is published until there \
+         is room; consumers go on"
+    )]
+    DiskLow {
+        /// Bytes left.
+        free: u64,
+        /// Bytes that are to stay free.
+        min_free: u64,
+    },
     /// A field is outside its limits.
     #[error("{reason}")]
     Invalid {

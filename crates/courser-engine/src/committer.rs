@@ -26,6 +26,7 @@ use crate::{
     limits,
     recent::Committed,
     request::CommitStats,
+    room::Lookout,
     turn::{Output, Turn},
 };
 
@@ -38,23 +39,27 @@ pub(crate) struct Committer {
     pub(crate) stats: Arc<Mutex<CommitStats>>,
     pub(crate) clock: Clock,
     pub(crate) committed: Committed,
+    pub(crate) lookout: Lookout,
     /// The last frame of the log as it was recovered.
     pub(crate) last_frame: FrameNo,
 }
 
 impl Committer {
     /// Until the engine ends.
-    pub(crate) fn run(self) {
+    pub(crate) fn run(mut self) {
         let mut last_frame = self.last_frame;
         // When the sync of what was written without one is due.
         let mut sync_at = None;
         loop {
             let wait = sync_at.map(|at: Timestamp| at.since(self.clock.now()));
-            let first = match self.turns.recv_timeout(wait.unwrap_or(Duration::MAX)) {
+            let wait = wait.unwrap_or(Duration::MAX).min(self.lookout.wait());
+            let first = match self.turns.recv_timeout(wait) {
                 Ok(turn) => turn,
                 Err(RecvTimeoutError::Timeout) => {
-                    self.note(self.store.sync());
-                    sync_at = None;
+                    if sync_at.take_if(|at| *at <= self.clock.now()).is_some() {
+                        self.note(self.store.sync());
+                    }
+                    self.lookout.look(self.clock.now());
                     continue;
                 }
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -68,7 +73,10 @@ impl Committer {
                 sync_at.get_or_insert_with(|| self.clock.now() + limits::BUFFERED_SYNC_INTERVAL);
             }
             match self.commit(&gathered, &mut last_frame) {
-                Ok(()) => self.release(std::mem::take(&mut gathered.outputs)),
+                Ok(()) => {
+                    self.release(std::mem::take(&mut gathered.outputs));
+                    self.lookout.note_written(gathered.bytes, self.clock.now());
+                }
                 Err(()) => self.refuse(std::mem::take(&mut gathered.outputs)),
             }
             if let Some(checkpoint) = gathered.checkpoint

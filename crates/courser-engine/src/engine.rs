@@ -36,6 +36,7 @@ use crate::{
     loader::Load,
     recent::Recent,
     request::{CommitStats, Ended, Event, Health, QueueError},
+    room::Room,
     turn::Turn,
 };
 use deliver::Outlet;
@@ -48,7 +49,8 @@ pub(crate) struct Engine {
     pub(crate) loads: Sender<Load>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) failure: Failure,
-    pub(crate) health: watch::Sender<Health>,
+    pub(crate) health: Arc<watch::Sender<Health>>,
+    pub(crate) room: Room,
     pub(crate) clock: Clock,
     pub(crate) random: Random,
     pub(crate) recent: Recent,

@@ -14,6 +14,7 @@ mod limits;
 mod loader;
 mod recent;
 pub mod request;
+mod room;
 mod start;
 mod subscription;
 pub mod tasks;

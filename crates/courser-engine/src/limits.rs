@@ -21,6 +21,15 @@ pub(crate) const TURNS_WAITING_MAX: usize = 64;
 pub(crate) const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Records in one group, beyond the last turn's: a record with its history can have 16 KiB.
 pub(crate) const GROUP_RECORDS_MAX: usize = 65_536;
+/// How often the room on the disk is looked at while something is written, or while there is too little.
+pub(crate) const SPACE_INTERVAL: Duration = Duration::from_secs(1);
+/// Bytes written after which it is looked at all the same.
+pub(crate) const SPACE_BYTES: u64 = 32 * 1024 * 1024;
+/// Bytes that stay free of the disk unless the operator says otherwise: one checkpoint and what is on
+/// its way have room in them.
+pub(crate) const FREE_BYTES: u64 = 1024 * 1024 * 1024;
+/// The share of the disk that stays free when that is more: one in so many.
+pub(crate) const FREE_SHARE: u64 = 20;
 /// Peeks at once: each has up to 16 MiB of messages in memory.
 pub(crate) const PEEKS_AT_ONCE: usize = 4;
 /// Bytes of the latest messages kept in memory for consumers that keep up; others are read from the

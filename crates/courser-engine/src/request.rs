@@ -12,7 +12,7 @@ use courser_core::{
     stats::{EntryView, QueueView},
     time::Timestamp,
 };
-use courser_store::Usage;
+use courser_store::{Space, Usage};
 
 pub use courser_core::{
     error::{PublishError, QueueError},
@@ -187,6 +187,10 @@ pub struct Snapshot {
     pub usage: Usage,
     /// How commits went.
     pub commits: CommitStats,
+    /// What the disk had left when it was looked at last.
+    pub space: Space,
+    /// Bytes of it that are to stay free.
+    pub min_free: u64,
     /// Why the store takes no more writes.
     pub failure: Option<String>,
 }
@@ -217,6 +221,8 @@ pub struct CommitStats {
 pub enum Health {
     /// It can.
     Serving,
+    /// The disk is nearly full: nothing is published, all else goes on.
+    DiskLow,
     /// The store failed: it reads and counts, and takes nothing. The first reason.
     StoreFailed(String),
     /// It is on its way out.

@@ -40,6 +40,7 @@ use crate::{
     loader::Loader,
     recent::{Committed, Recent},
     request::{CommitStats, Health},
+    room::Lookout,
 };
 
 /// What the engine can be told.
@@ -47,12 +48,16 @@ use crate::{
 pub struct Options {
     /// Bytes of the latest messages kept in memory.
     pub recent_bytes: usize,
+    /// Bytes of the disk that are to stay free: nothing is published while there are fewer. `None` is
+    /// the larger of 1 GiB and a twentieth of the disk.
+    pub min_free: Option<u64>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
             recent_bytes: limits::RECENT_BYTES_MAX,
+            min_free: None,
         }
     }
 }
@@ -110,6 +115,10 @@ fn launch(
     let (checkpoints, checkpoints_waiting) = std_mpsc::channel();
     let (loads, loads_waiting) = std_mpsc::channel();
     let (health, health_watch) = watch::channel(Health::Serving);
+    let health = Arc::new(health);
+    let mut lookout = Lookout::new(Arc::clone(&store), Arc::clone(&health), options.min_free);
+    lookout.look(clock.now());
+    let room = lookout.room();
     let committed = Committed::new(broker.next_position());
 
     let committer = Committer {
@@ -122,6 +131,7 @@ fn launch(
         clock,
         committed: committed.clone(),
         last_frame,
+        lookout,
     };
     let keeper = Keeper {
         store: Arc::clone(&store),
@@ -150,6 +160,7 @@ fn launch(
         store,
         failure,
         health,
+        room,
         clock,
         random: Random::new(seed),
         recent,

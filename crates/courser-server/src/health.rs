@@ -37,7 +37,7 @@ impl HealthView {
         let now = health.borrow().clone();
         // An engine that came to harm leaves without a word.
         match now {
-            Health::Serving if health.has_changed().is_err() => {
+            Health::Serving | Health::DiskLow if health.has_changed().is_err() => {
                 Health::StoreFailed("the broker has ended".to_owned())
             }
             now => now,
@@ -57,7 +57,9 @@ impl HealthView {
         loop {
             let status = match self.now() {
                 Health::Serving => ServingStatus::Serving,
-                Health::StoreFailed(_) | Health::ShuttingDown => ServingStatus::NotServing,
+                Health::DiskLow | Health::StoreFailed(_) | Health::ShuttingDown => {
+                    ServingStatus::NotServing
+                }
             };
             for name in REPORTED {
                 reporter.set_service_status(name, status).await;

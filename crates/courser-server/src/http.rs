@@ -44,7 +44,8 @@ pub(crate) fn router(handle: BrokerHandle, health: HealthView, version: &'static
 
 async fn healthz(State(face): State<Face>) -> Response {
     match face.health.now() {
-        Health::Serving | Health::ShuttingDown => "ok\n".into_response(),
+        // A restart makes no room.
+        Health::Serving | Health::DiskLow | Health::ShuttingDown => "ok\n".into_response(),
         Health::StoreFailed(reason) => unavailable(&format!("the store has failed: {reason}\n")),
     }
 }
@@ -52,6 +53,7 @@ async fn healthz(State(face): State<Face>) -> Response {
 async fn readyz(State(face): State<Face>) -> Response {
     match face.health.now() {
         Health::Serving => "ready\n".into_response(),
+        Health::DiskLow => unavailable("the disk is nearly full, nothing is published\n"),
         Health::ShuttingDown => unavailable("the broker is shutting down\n"),
         Health::StoreFailed(reason) => unavailable(&format!("the store has failed: {reason}\n")),
     }

@@ -108,6 +108,20 @@ impl Figures {
             "Segments of the log",
             usage.segments,
         )?;
+        let help = "Bytes left on the disk, as seen at the last look";
+        gauge(
+            encoder,
+            "courser_disk_free_bytes",
+            help,
+            self.snapshot.space.free,
+        )?;
+        let help = "Bytes that stay free: below this nothing is published";
+        gauge(
+            encoder,
+            "courser_disk_min_free_bytes",
+            help,
+            self.snapshot.min_free,
+        )?;
         let failed = u64::from(self.snapshot.failure.is_some());
         gauge(
             encoder,

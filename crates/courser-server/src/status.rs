@@ -55,6 +55,7 @@ pub(crate) fn publish_error_to_proto(error: &PublishError) -> v1::PublishError {
 fn publish_code(error: &PublishError) -> (Code, &'static str) {
     match error {
         PublishError::Unroutable { .. } => (Code::FailedPrecondition, "UNROUTABLE"),
+        PublishError::DiskLow { .. } => (Code::ResourceExhausted, "DISK_LOW"),
         PublishError::Invalid { .. } => (Code::InvalidArgument, "INVALID_FIELD"),
         PublishError::Unavailable(why) => (Code::Unavailable, unavailable_word(*why)),
     }
@@ -288,6 +289,10 @@ mod tests {
         let proto = publish_error_to_proto(&error);
         assert_eq!((proto.code, proto.reason.as_str()), (9, "UNROUTABLE"));
         assert_eq!(proto.message, sentence);
+        let (free, min_free) = (10, 20);
+        let status = publish_error_to_status(&PublishError::DiskLow { free, min_free });
+        assert!(status.message().contains("10 bytes left"), "{status}");
+        assert_eq!(status.code(), Code::ResourceExhausted);
         let status = publish_error_to_status(&Unavailable::ShuttingDown.into());
         check(&status, Code::Unavailable, "SHUTTING_DOWN", SHUTTING_DOWN);
     }

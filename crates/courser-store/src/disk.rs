@@ -20,7 +20,7 @@ mod tests;
 
 use std::{
     fs::File,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, OnceLock, atomic::AtomicUsize},
 };
 
@@ -34,7 +34,7 @@ use self::reclaim::Keeping;
 #[cfg(test)]
 pub(crate) use self::tests::copy_folder;
 use crate::{
-    FrameNo, Reclaimed, Recover, Recovered, Store, StoreError, Usage,
+    FrameNo, Reclaimed, Recover, Recovered, Space, Store, StoreError, Usage,
     index::{Index, Meta},
     lock::Mutex,
     log::Log,
@@ -59,6 +59,7 @@ impl Default for DiskOptions {
 
 /// Keeps everything in a folder, which it holds alone.
 pub struct DiskStore {
+    folder: PathBuf,
     log: Log,
     index: Index,
     /// What the keeper remembers. Its lock makes checkpoints and reclaims take turns.
@@ -101,6 +102,7 @@ impl DiskStore {
         let log = Log::open(&log, options.segment_bytes.max(4 * 1024))?;
         let index = Index::open(&folder.join("index")).map_err(|error| advise(error, &log))?;
         Ok(Self {
+            folder: folder.to_owned(),
             log,
             index,
             keeping: Mutex::new(Keeping::default()),
@@ -222,5 +224,13 @@ impl Store for DiskStore {
             segments,
             index_bytes: self.index.bytes(),
         }
+    }
+
+    fn space(&self) -> Option<Space> {
+        let figures = rustix::fs::statvfs(&self.folder).ok()?;
+        Some(Space {
+            free: figures.f_bavail.saturating_mul(figures.f_frsize) + self.log.spare_bytes(),
+            total: figures.f_blocks.saturating_mul(figures.f_frsize),
+        })
     }
 }

@@ -87,6 +87,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// What the store takes on the disk.
     fn usage(&self) -> Usage;
+
+    /// How much room the disk has; `None` when there is no disk, or it does not say.
+    fn space(&self) -> Option<Space>;
 }
 
 /// Takes what [`Store::recover`] gives back.
@@ -144,6 +147,15 @@ pub struct Usage {
     pub segments: u64,
     /// The folder of the index.
     pub index_bytes: u64,
+}
+
+/// Room on the disk that the store is on, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Space {
+    /// What may still be written: what the disk has left, and files of the store that wait for reuse.
+    pub free: u64,
+    /// The whole disk.
+    pub total: u64,
 }
 
 /// Why the store could not do what it was asked for. For operators; clients are told less.

@@ -19,7 +19,8 @@ use courser_core::{
 use rustc_hash::FxHashMap;
 
 use crate::{
-    FrameNo, Reclaimed, Recover, Recovered, Store, StoreError, Usage, lock::Mutex, next_queue_after,
+    FrameNo, Reclaimed, Recover, Recovered, Space, Store, StoreError, Usage, lock::Mutex,
+    next_queue_after,
 };
 
 /// Forgets everything when its last handle goes.
@@ -221,6 +222,10 @@ impl Store for MemoryStore {
             segments: 1,
             index_bytes: 0,
         }
+    }
+
+    fn space(&self) -> Option<Space> {
+        None
     }
 }
 

@@ -17,7 +17,7 @@ pub use self::layer::{Layer, Origin};
 
 /// Every setting, by its name in the file. In the environment it is `COURSER_` and upper case, on
 /// the command line `--` and with dashes.
-pub const SETTINGS: [&str; 8] = [
+pub const SETTINGS: [&str; 9] = [
     "data_dir",
     "listen",
     "http",
@@ -26,10 +26,16 @@ pub const SETTINGS: [&str; 8] = [
     "max_message_bytes",
     "worker_threads",
     "recent_bytes",
+    "min_free",
 ];
 
 /// Those that a file may give as a number; all others are text.
-const NUMBERS: [&str; 3] = ["max_message_bytes", "worker_threads", "recent_bytes"];
+const NUMBERS: [&str; 4] = [
+    "max_message_bytes",
+    "worker_threads",
+    "recent_bytes",
+    "min_free",
+];
 
 /// Bytes of the latest messages that may be kept in memory at least: less, and every consumer reads
 /// from the disk.
@@ -56,6 +62,8 @@ pub struct Config {
     pub worker_threads: usize,
     /// Bytes of the latest messages kept in memory.
     pub recent_bytes: usize,
+    /// Bytes of the disk that are to stay free; `None` is by the size of the disk.
+    pub min_free: Option<u64>,
 }
 
 /// How the log is written.
@@ -80,6 +88,7 @@ impl Default for Config {
             max_message_bytes: limits::PAYLOAD_BYTES_DEFAULT,
             worker_threads: 0,
             recent_bytes: courser_engine::Options::default().recent_bytes,
+            min_free: None,
         }
     }
 }
@@ -127,6 +136,7 @@ impl Config {
             "recent_bytes" => {
                 self.recent_bytes = value::bytes(value, RECENT_BYTES_MIN, usize::MAX)?;
             }
+            "min_free" => self.min_free = value::bytes_or_auto(value)?,
             _ => return Err("there is no such setting".to_owned()),
         }
         Ok(())

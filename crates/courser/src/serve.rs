@@ -165,6 +165,7 @@ async fn recover(config: &Config) -> Result<BrokerHandle, Error> {
     let data_dir = config.data_dir.clone();
     let options = courser_engine::Options {
         recent_bytes: config.recent_bytes,
+        min_free: config.min_free,
     };
     let started = tokio::task::spawn_blocking(move || {
         courser_engine::start(open_store(&data_dir)?, &options)

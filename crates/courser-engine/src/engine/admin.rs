@@ -144,6 +144,7 @@ impl Engine {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
             .clone();
+        let (space, min_free) = self.room.figures();
         Snapshot {
             queues: self.broker.views("", None, usize::MAX, now),
             last_position: Position(self.broker.next_position().0 - 1),
@@ -151,6 +152,8 @@ impl Engine {
             now,
             usage: Usage::default(),
             commits,
+            space,
+            min_free,
             failure: self.failure.get().map(str::to_owned),
         }
     }

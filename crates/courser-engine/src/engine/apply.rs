@@ -76,6 +76,9 @@ impl Engine {
             mandatory,
             durability,
         } = publish;
+        if let Some(error) = self.room.refusal() {
+            return refuse_publish(reply, permits, error, turn);
+        }
         let placement = match self.broker.publish(now, &messages, mandatory) {
             Ok(placement) => placement,
             Err(error) => return refuse_publish(reply, permits, error, turn),

@@ -22,7 +22,7 @@ use courser_engine::{
     start,
 };
 use courser_store::{
-    FrameNo, MemoryStore, Pager, Reclaimed, Recover, Recovered, Store, StoreError, Usage,
+    FrameNo, MemoryStore, Pager, Reclaimed, Recover, Recovered, Space, Store, StoreError, Usage,
 };
 
 /// A store whose commits wait while it is closed, and which counts its syncs.
@@ -31,6 +31,8 @@ pub(crate) struct Gated {
     open: Mutex<bool>,
     opened: Condvar,
     pub(crate) syncs: AtomicU64,
+    /// Bytes that the disk has left.
+    pub(crate) free: AtomicU64,
 }
 
 impl Gated {
@@ -40,6 +42,7 @@ impl Gated {
             open: Mutex::new(true),
             opened: Condvar::new(),
             syncs: AtomicU64::new(0),
+            free: AtomicU64::new(1 << 40),
         })
     }
 
@@ -85,6 +88,13 @@ impl Store for Gated {
     fn usage(&self) -> Usage {
         self.inner.usage()
     }
+
+    fn space(&self) -> Option<Space> {
+        Some(Space {
+            free: self.free.load(Ordering::SeqCst),
+            total: 1 << 40,
+        })
+    }
 }
 
 pub(crate) fn broker(store: impl Store) -> BrokerHandle {
@@ -93,7 +103,14 @@ pub(crate) fn broker(store: impl Store) -> BrokerHandle {
 
 /// A broker that keeps no message in memory: everything delivered is read from the store.
 pub(crate) fn forgetful(store: impl Store) -> BrokerHandle {
-    start(Arc::new(store), &Options { recent_bytes: 0 }).unwrap()
+    start(
+        Arc::new(store),
+        &Options {
+            recent_bytes: 0,
+            ..Options::default()
+        },
+    )
+    .unwrap()
 }
 
 pub(crate) fn message(topic: &str, payload: &str) -> NewMessage {

@@ -122,7 +122,10 @@ async fn a_message_that_is_not_in_the_log_yet_is_kept_for_who_waits_for_it() {
     let store = Gated::new();
     let broker = start(
         Arc::clone(&store) as Arc<dyn Store>,
-        &Options { recent_bytes: 0 },
+        &Options {
+            recent_bytes: 0,
+            ..Options::default()
+        },
     )
     .unwrap();
     queue(&broker, "q").await;
@@ -175,6 +178,45 @@ async fn what_a_start_replayed_the_next_one_does_not() {
     second.shutdown().await;
     let third = killed.reopened();
     assert_eq!(third.recover(&mut Nobody).unwrap().replayed, 0);
+}
+
+#[tokio::test]
+async fn a_disk_that_is_nearly_full_takes_no_messages_and_lets_consumers_go_on() {
+    let store = Gated::new();
+    let options = Options {
+        min_free: Some(1_000_000),
+        ..Options::default()
+    };
+    let broker = start(Arc::clone(&store) as Arc<dyn Store>, &options).unwrap();
+    let mut health = broker.health();
+    queue(&broker, "q").await;
+    broker.publish(publish("q", &["a"])).await.unwrap();
+    store.free.store(999_999, Ordering::SeqCst);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    let refused = loop {
+        assert!(tokio::time::Instant::now() < deadline, "it never looked");
+        if let Err(error) = broker.publish(publish("q", &["b"])).await {
+            break error;
+        }
+    };
+    let (free, min_free) = (999_999, 1_000_000);
+    assert_eq!(refused, PublishError::DiskLow { free, min_free });
+    health
+        .wait_for(|health| *health == Health::DiskLow)
+        .await
+        .unwrap();
+    assert_eq!(broker.snapshot().await.unwrap().space.free, free);
+
+    let mut subscription = broker.subscribe(open("q")).await.unwrap();
+    let delivered = deliveries(&mut subscription, 1).await;
+    assert!(!broker.settle(ack(&delivered)).await.unwrap().ok.is_empty());
+    // Just enough is not enough yet: it would stop again at once.
+    store.free.store(1_070_000, Ordering::SeqCst);
+    health
+        .wait_for(|health| *health == Health::Serving)
+        .await
+        .unwrap();
+    broker.publish(publish("q", &["c"])).await.unwrap();
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use courser_core::{
     time::Timestamp,
 };
 use courser_engine::request::CommitStats;
+use courser_store::Space;
 
 use super::*;
 use crate::limits;
@@ -48,6 +49,11 @@ fn snapshot(queues: Vec<QueueView>) -> Snapshot {
             groups: 4,
             ..CommitStats::default()
         },
+        space: Space {
+            free: 7_000,
+            total: 100_000,
+        },
+        min_free: 5_000,
         failure: None,
     }
 }
@@ -144,6 +150,8 @@ fn queues_beyond_the_bound_are_summed_up() {
         "courser_queue_end_to_end_time_seconds_count{queue=\"_other\"} 1",
     );
     check(&text, "courser_queues 10003");
+    check(&text, "courser_disk_free_bytes 7000");
+    check(&text, "courser_disk_min_free_bytes 5000");
     assert!(!text.contains("q010000"));
 }
 

@@ -138,6 +138,11 @@ impl Log {
         Ok(true)
     }
 
+    /// Bytes of files that wait to become segments.
+    pub(crate) fn spare_bytes(&self) -> u64 {
+        self.spares.lock().count() as u64 * self.segment_bytes
+    }
+
     /// Drops spare files beyond those that are wanted.
     pub(crate) fn trim_spares(&self) -> Result<(), StoreError> {
         let mut spares = self.spares.lock();

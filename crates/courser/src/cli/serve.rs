@@ -47,6 +47,10 @@ pub(super) struct Serve {
     /// Bytes of the latest messages kept in memory [default: 48MiB].
     #[arg(long, value_name = "BYTES")]
     recent_bytes: Option<String>,
+    /// Bytes of the disk that stay free: nothing is published while there are fewer [default: auto, the
+    /// larger of 1GiB and 5 % of the disk].
+    #[arg(long, value_name = "BYTES")]
+    min_free: Option<String>,
 }
 
 impl Serve {
@@ -78,6 +82,7 @@ impl Serve {
             ("max_message_bytes", self.max_message_bytes),
             ("worker_threads", self.worker_threads),
             ("recent_bytes", self.recent_bytes),
+            ("min_free", self.min_free),
         ]));
         Ok(Config::resolve(layers)?)
     }

@@ -57,6 +57,16 @@ pub(super) fn count(value: &str, max: usize) -> Result<usize, String> {
     count.ok_or_else(|| format!("a number from 0 to {max} is needed"))
 }
 
+/// Bytes, or `None` for `auto`.
+pub(super) fn bytes_or_auto(value: &str) -> Result<Option<u64>, String> {
+    if value == "auto" {
+        return Ok(None);
+    }
+    bytes(value, 0, usize::MAX)
+        .map(|bytes| Some(bytes as u64))
+        .map_err(|why| format!("{why}, or auto"))
+}
+
 /// A number of bytes: plain, or with `KiB`, `MiB` or `GiB`.
 pub(super) fn bytes(value: &str, min: usize, max: usize) -> Result<usize, String> {
     let units = [
