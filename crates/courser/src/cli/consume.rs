@@ -16,7 +16,7 @@ use courser_client::{
 use tokio::{signal, time::timeout};
 
 use crate::cli::{
-    output::{Format, Output, utf8_or_base64},
+    output::{Format, Output, printable, printable_lines, utf8_or_base64},
     value,
 };
 
@@ -279,9 +279,9 @@ fn print_for_people(output: &mut Output, delivery: &Delivery) -> io::Result<()> 
     for (key, value) in headers {
         header.push_str(&format!("  {key}={value}"));
     }
-    output.dimmed(&header)?;
+    output.dimmed(&printable(&header))?;
     match utf8_or_base64(&message.payload) {
-        ("", text) => output.line(&text),
+        ("", text) => output.line(&printable_lines(&text)),
         (_, base64) => output.line(&format!(
             "{} bytes, as base64: {base64}",
             message.payload.len()

@@ -3,7 +3,10 @@
 mod json;
 mod table;
 
-use std::io::{self, BufWriter, IsTerminal as _, Stdout, Write as _};
+use std::{
+    borrow::Cow,
+    io::{self, BufWriter, IsTerminal as _, Stdout, Write as _},
+};
 
 use clap::ValueEnum;
 use serde_json::Value;
@@ -101,5 +104,44 @@ impl Output {
     /// Everything is out.
     pub(super) fn finish(&mut self) -> io::Result<()> {
         self.stdout.flush()
+    }
+}
+
+/// Text of somebody else in a line for people: a control character would be an order to the terminal,
+/// so it is spelled out (`\u{1b}`).
+pub(super) fn printable(text: &str) -> Cow<'_, str> {
+    spelled_out(text, char::is_control)
+}
+
+/// The same for text of many lines: new lines and tabs stay.
+pub(super) fn printable_lines(text: &str) -> Cow<'_, str> {
+    spelled_out(text, |c| c.is_control() && !matches!(c, '\n' | '\t'))
+}
+
+fn spelled_out(text: &str, harmful: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.contains(&harmful) {
+        return Cow::Borrowed(text);
+    }
+    let mut spelled = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if harmful(c) {
+            spelled.extend(c.escape_default());
+        } else {
+            spelled.push(c);
+        }
+    }
+    Cow::Owned(spelled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_spelled_out() {
+        assert!(matches!(printable("grüße, 🦀"), Cow::Borrowed(_)));
+        assert_eq!(printable("a\x1b[2Jb\nc"), r"a\u{1b}[2Jb\nc");
+        assert_eq!(printable("\u{9b}31m\x7f"), r"\u{9b}31m\u{7f}");
+        assert_eq!(printable_lines("a\tb\nc\rd\x07"), "a\tb\nc\\rd\\u{7}");
     }
 }

@@ -10,7 +10,7 @@ use courser_client::{
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::cli::{
-    output::{Format, Output},
+    output::{Format, Output, printable},
     usage, value,
 };
 
@@ -258,6 +258,7 @@ impl Report {
                 } else {
                     format!("{queues} queues")
                 };
+                let id = printable(id);
                 output.line(&format!(
                     "published {id} at position {position} to {queues}"
                 ))?;
