@@ -429,6 +429,11 @@ impl Consumer {
 
     /// Settles and waits for the result.
     pub(crate) async fn settle(&mut self, settle: Settle) -> Settled {
+        assert!(
+            self.settled.is_empty(),
+            "an earlier result is not taken: {:?}",
+            self.settled
+        );
         self.send(settle).await;
         within("the result of a settle", async {
             while self.settled.is_empty() {
