@@ -1,15 +1,15 @@
 //! Bad input of every kind: the code, the field that is wrong, and no harm done.
 
 use courser_proto::v1::{
-    Backoff, Binding, CreateQueueRequest, DeleteQueueRequest, Extend, GetQueueRequest,
-    ListQueuesRequest, Message, Nack, Open, PeekEntriesRequest, PublishRequest, PullRequest,
-    PurgeQueueRequest, QueueOptions, RedriveEntriesRequest, Reject, Settle, SubscribeRequest,
-    WatchStatsRequest, subscribe_request,
+    Backoff, Binding, CreateQueueRequest, DeleteQueueRequest, GetQueueRequest, ListQueuesRequest,
+    Message, Open, PeekEntriesRequest, PublishRequest, PullRequest, PurgeQueueRequest,
+    QueueOptions, RedriveEntriesRequest, Settle, SubscribeRequest, WatchStatsRequest,
+    subscribe_request,
 };
 use tonic::{Code, Request};
 
 use crate::harness::{
-    Broker, ack, assert_refused, message, open, payload, pull_request, seconds, within,
+    Broker, assert_refused, message, open, payload, pull_request, seconds, within,
 };
 
 fn duration(seconds: i64, nanos: i32) -> prost_types::Duration {
@@ -444,79 +444,6 @@ async fn bad_pulls_name_their_field() {
         let refused = broker.try_pull(bad).await.unwrap_err();
         assert_refused(&refused, Code::InvalidArgument, field);
     }
-}
-
-#[tokio::test]
-async fn bad_settlements_name_their_field_and_settle_nothing() {
-    let broker = Broker::start().await;
-    broker.create("orders").await;
-    broker.publish_all("orders", &["a", "b"]).await;
-    let held = broker.pull_n("orders", 2).await;
-    let (good, lease_id) = (held[0].lease_id, held[1].lease_id);
-    let nack = |retry_after| Settle {
-        nack: vec![Nack {
-            lease_id,
-            retry_after: Some(retry_after),
-            ..Default::default()
-        }],
-        ..Default::default()
-    };
-    let reject = |reason: &str| Settle {
-        dead_letter: vec![Reject {
-            lease_id,
-            reason: reason.to_owned(),
-            ..Default::default()
-        }],
-        ..Default::default()
-    };
-    let extend = |by| Settle {
-        extend: vec![Extend { lease_id, by }],
-        ..Default::default()
-    };
-    let twice = Settle {
-        release: vec![lease_id, lease_id],
-        ..Default::default()
-    };
-    let table = [
-        ("nack[0].retry_after", nack(duration(-1, 0))),
-        ("nack[0].retry_after", nack(duration(24 * 3600, 1_000_000))),
-        ("dead_letter[0].reason", reject("")),
-        ("dead_letter[0].reason", reject(&long(65))),
-        ("extend[0].by", extend(None)),
-        ("extend[0].by", extend(Some(duration(0, 0)))),
-        ("extend[0].by", extend(Some(duration(12 * 3600 + 1, 0)))),
-        ("lease", twice),
-        (
-            "settle",
-            Settle {
-                release: (1..=10_001).collect(),
-                ..Default::default()
-            },
-        ),
-    ];
-    for (field, mut bad) in table {
-        bad.ack.push(good);
-        let refused = broker.try_settle(bad).await.unwrap_err();
-        assert_refused(&refused, Code::InvalidArgument, field);
-    }
-    assert_eq!(broker.stats("orders").await.leased, 2);
-    broker.settle(ack(&held[0])).await;
-}
-
-#[tokio::test]
-async fn a_bad_settlement_ends_a_subscription_and_gives_back_what_it_held() {
-    let broker = Broker::start().await;
-    broker.create("orders").await;
-    broker.publish("orders", "a").await;
-    let mut consumer = broker.subscribe("orders").await;
-    let held = consumer.next().await;
-    let twice = Settle {
-        ack: vec![held.lease_id, held.lease_id],
-        ..Default::default()
-    };
-    consumer.send(twice).await;
-    assert_refused(&consumer.end().await, Code::InvalidArgument, "lease");
-    assert_eq!(payload(&broker.pull("orders").await), "a");
 }
 
 #[tokio::test]

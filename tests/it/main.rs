@@ -3,6 +3,7 @@
 mod harness;
 
 mod bad_input;
+mod bad_settle;
 mod consume;
 mod credit;
 mod dead_letter;

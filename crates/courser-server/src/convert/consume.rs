@@ -78,8 +78,14 @@ fn lease_from_proto(lease: Option<prost_types::Duration>) -> Checked<Option<Dura
         .transpose()
 }
 
-/// Settlements, acks first. A lease id may stand in them once.
-pub(crate) fn settlements_from_proto(settle: v1::Settle) -> Checked<Vec<Settlement>> {
+/// A settlement that cannot be done with any lease, and the sentence why.
+pub(crate) type InvalidSettlement = (LeaseId, Box<str>);
+
+/// Settlements, acks first, and those with a field outside its limits, which are refused lease by
+/// lease. A lease id may stand in them once.
+pub(crate) fn settlements_from_proto(
+    settle: v1::Settle,
+) -> Checked<(Vec<Settlement>, Vec<InvalidSettlement>)> {
     let count = settle.ack.len()
         + settle.nack.len()
         + settle.release.len()
@@ -87,29 +93,31 @@ pub(crate) fn settlements_from_proto(settle: v1::Settle) -> Checked<Vec<Settleme
         + settle.extend.len();
     count_at_most("settle", count, SETTLE_LEASES_MAX, "lease ids")?;
     let mut settlements = Vec::with_capacity(count);
-    let mut add = |lease_id, verdict| {
-        settlements.push(Settlement {
-            lease_id: LeaseId(lease_id),
-            verdict,
-        });
+    let mut invalid = Vec::new();
+    let mut add = |lease_id, verdict: Checked<Verdict>| {
+        let lease_id = LeaseId(lease_id);
+        match verdict {
+            Ok(verdict) => settlements.push(Settlement { lease_id, verdict }),
+            Err(error) => invalid.push((lease_id, error.to_string().into_boxed_str())),
+        }
     };
     for lease_id in settle.ack {
-        add(lease_id, Verdict::Ack);
+        add(lease_id, Ok(Verdict::Ack));
     }
     for (index, nack) in settle.nack.into_iter().enumerate() {
-        add(nack.lease_id, nack_from_proto(index, nack)?);
+        add(nack.lease_id, nack_from_proto(index, nack));
     }
     for lease_id in settle.release {
-        add(lease_id, Verdict::Release);
+        add(lease_id, Ok(Verdict::Release));
     }
     for (index, reject) in settle.dead_letter.into_iter().enumerate() {
-        add(reject.lease_id, reject_from_proto(index, reject)?);
+        add(reject.lease_id, reject_from_proto(index, reject));
     }
     for (index, extend) in settle.extend.into_iter().enumerate() {
-        add(extend.lease_id, extend_from_proto(index, extend)?);
+        add(extend.lease_id, extend_from_proto(index, extend));
     }
-    check_distinct(&settlements)?;
-    Ok(settlements)
+    check_distinct(&settlements, &invalid)?;
+    Ok((settlements, invalid))
 }
 
 fn nack_from_proto(index: usize, nack: v1::Nack) -> Checked<Verdict> {
@@ -151,11 +159,13 @@ fn extend_from_proto(index: usize, extend: v1::Extend) -> Checked<Verdict> {
 }
 
 /// Consumers mostly ack in order, so most of the time one look at each is enough.
-fn check_distinct(settlements: &[Settlement]) -> Checked<()> {
-    if settlements.is_sorted_by(|a, b| a.lease_id < b.lease_id) {
+fn check_distinct(settlements: &[Settlement], invalid: &[InvalidSettlement]) -> Checked<()> {
+    if invalid.is_empty() && settlements.is_sorted_by(|a, b| a.lease_id < b.lease_id) {
         return Ok(());
     }
-    let mut lease_ids: Vec<LeaseId> = settlements.iter().map(|s| s.lease_id).collect();
+    let settlements = settlements.iter().map(|settlement| settlement.lease_id);
+    let invalid = invalid.iter().map(|(lease_id, _)| *lease_id);
+    let mut lease_ids: Vec<LeaseId> = settlements.chain(invalid).collect();
     lease_ids.sort_unstable();
     match lease_ids.windows(2).find(|pair| pair[0] == pair[1]) {
         None => Ok(()),
@@ -166,23 +176,43 @@ fn check_distinct(settlements: &[Settlement]) -> Checked<()> {
     }
 }
 
-pub(crate) fn settled_to_proto(settled: Settled) -> v1::Settled {
+pub(crate) fn settled_to_proto(settled: &Settled, invalid: &[InvalidSettlement]) -> v1::Settled {
     v1::Settled {
-        ok: settled.ok.into_iter().map(|lease_id| lease_id.0).collect(),
-        refused: settled.refused.into_iter().map(refusal_to_proto).collect(),
+        ok: settled.ok.iter().map(|lease_id| lease_id.0).collect(),
+        refused: refused_to_proto(settled, invalid),
     }
 }
 
-fn refusal_to_proto((lease_id, error): (LeaseId, LeaseError)) -> v1::SettleRefusal {
-    let outcome = match error {
-        LeaseError::Expired => v1::SettleOutcome::Expired,
-        LeaseError::Unknown => v1::SettleOutcome::Unknown,
-        LeaseError::TooLong { .. } | LeaseError::NoDeadLetterQueue => v1::SettleOutcome::Refused,
-    };
+/// Those that the engine refused, and those that it never saw.
+pub(crate) fn refused_to_proto(
+    settled: &Settled,
+    invalid: &[InvalidSettlement],
+) -> Vec<v1::SettleRefusal> {
+    let refused = settled.refused.iter().map(|(lease_id, error)| {
+        let outcome = match error {
+            LeaseError::Expired => v1::SettleOutcome::Expired,
+            LeaseError::Unknown => v1::SettleOutcome::Unknown,
+            LeaseError::TooLong { .. } | LeaseError::NoDeadLetterQueue => {
+                v1::SettleOutcome::Refused
+            }
+        };
+        refusal_to_proto(*lease_id, outcome, error.to_string())
+    });
+    let invalid = invalid.iter().map(|(lease_id, sentence)| {
+        refusal_to_proto(*lease_id, v1::SettleOutcome::Refused, sentence.to_string())
+    });
+    refused.chain(invalid).collect()
+}
+
+fn refusal_to_proto(
+    lease_id: LeaseId,
+    outcome: v1::SettleOutcome,
+    message: String,
+) -> v1::SettleRefusal {
     v1::SettleRefusal {
         lease_id: lease_id.0,
         outcome: outcome.into(),
-        message: error.to_string(),
+        message,
     }
 }
 

@@ -240,10 +240,12 @@ fn confirms_and_settle_results_are_told() {
         (LeaseId(2), LeaseError::Unknown),
         (LeaseId(3), LeaseError::TooLong { left }),
     ];
-    let settled = settled_to_proto(Settled {
+    let settled = Settled {
         ok: vec![LeaseId(4)],
         refused,
-    });
+    };
+    let invalid = [(LeaseId(5), "settle.extend[0].by must be set".into())];
+    let settled = settled_to_proto(&settled, &invalid);
     let outcomes: Vec<_> = settled
         .refused
         .iter()
@@ -255,6 +257,7 @@ fn confirms_and_settle_results_are_told() {
         [
             v1::SettleOutcome::Expired,
             v1::SettleOutcome::Unknown,
+            v1::SettleOutcome::Refused,
             v1::SettleOutcome::Refused
         ]
     );

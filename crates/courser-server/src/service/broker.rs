@@ -104,14 +104,14 @@ impl Broker for BrokerService {
         request: Request<v1::SettleRequest>,
     ) -> Result<Response<v1::SettleResponse>, Status> {
         let settle = request.into_inner().settle.unwrap_or_default();
-        let settlements = settlements_from_proto(settle)?;
+        let (settlements, invalid) = settlements_from_proto(settle)?;
         let settled = self
             .handle
             .settle(settlements)
             .await
             .map_err(queue_error_to_status)?;
         Ok(Response::new(v1::SettleResponse {
-            settled: Some(settled_to_proto(settled)),
+            settled: Some(settled_to_proto(&settled, &invalid)),
         }))
     }
 }

@@ -8,10 +8,7 @@ use std::{
     collections::VecDeque,
     mem,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
 };
 
@@ -30,7 +27,7 @@ use tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
 use crate::{
-    convert::{InvalidField, open_from_proto, settlements_from_proto},
+    convert::{InvalidField, InvalidSettlement, open_from_proto, settlements_from_proto},
     limits,
     status::{ended_to_status, internal, not_opened, queue_error_to_status, shutting_down},
     wire::DeliveryFrame,
@@ -44,13 +41,24 @@ pub(crate) struct DeliveryStream {
     subscription: Option<Subscription>,
     /// Taken from the engine and not yet sent.
     taken: VecDeque<Event>,
-    /// Settles whose results have not come.
-    unanswered: Arc<AtomicU64>,
+    unanswered: Arc<Unanswered>,
     /// Ends with why the requests ended; none once the consumer has said its last.
     reader: Option<JoinHandle<Result<(), Status>>>,
+    /// What its last word was answered with, for when everything before it is answered.
+    verdict: Option<Status>,
     /// Deliveries that came after that.
     unwanted: Vec<LeaseId>,
     heartbeat: Pin<Box<Sleep>>,
+}
+
+/// Settles whose results have not come, in their order: what of each the engine never sees.
+#[derive(Debug, Default)]
+struct Unanswered(Mutex<VecDeque<Vec<InvalidSettlement>>>);
+
+impl Unanswered {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Vec<InvalidSettlement>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What is next: something to send, or the end.
@@ -73,7 +81,7 @@ impl DeliveryStream {
             .subscribe(open)
             .await
             .map_err(queue_error_to_status)?;
-        let unanswered = Arc::<AtomicU64>::default();
+        let unanswered = Arc::<Unanswered>::default();
         let reader = read_settles(requests, subscription.settler(), Arc::clone(&unanswered));
         Ok(Self {
             queue,
@@ -81,6 +89,7 @@ impl DeliveryStream {
             taken: VecDeque::new(),
             unanswered,
             reader: Some(tasks::spawn("settle stream", reader)),
+            verdict: None,
             unwanted: Vec::new(),
             heartbeat: Box::pin(sleep(limits::HEARTBEAT_INTERVAL)),
         })
@@ -91,16 +100,14 @@ impl DeliveryStream {
             && let Poll::Ready(ended) = Pin::new(reader).poll(context)
         {
             self.reader = None;
-            if let Err(status) = ended.unwrap_or_else(|_| Err(internal())) {
-                return Poll::Ready(Next::End(Some(status)));
-            }
+            self.verdict = ended.unwrap_or_else(|_| Err(internal())).err();
         }
         loop {
             if let Some(frame) = self.next_frame() {
                 return Poll::Ready(frame);
             }
-            if self.reader.is_none() && self.unanswered.load(Ordering::Acquire) == 0 {
-                return Poll::Ready(Next::End(None));
+            if self.reader.is_none() && self.unanswered.lock().is_empty() {
+                return Poll::Ready(Next::End(self.verdict.take()));
             }
             if self.poll_events(context).is_pending() {
                 ready!(self.heartbeat.as_mut().poll(context));
@@ -135,8 +142,8 @@ impl DeliveryStream {
                     }
                 }
                 Event::Settled(settled) => {
-                    self.unanswered.fetch_sub(1, Ordering::AcqRel);
-                    return Some(Next::Frame(DeliveryFrame::Settled(settled)));
+                    let invalid = self.unanswered.lock().pop_front().unwrap_or_default();
+                    return Some(Next::Frame(DeliveryFrame::Settled(settled, invalid)));
                 }
                 Event::Drained => return Some(Next::Frame(DeliveryFrame::Drained)),
                 Event::Ended(ended) => {
@@ -242,10 +249,10 @@ fn first_open(request: Option<v1::SubscribeRequest>) -> Result<v1::Open, Invalid
 async fn read_settles(
     mut requests: Streaming<v1::SubscribeRequest>,
     settler: Settler,
-    unanswered: Arc<AtomicU64>,
+    unanswered: Arc<Unanswered>,
 ) -> Result<(), Status> {
     while let Some(request) = requests.message().await? {
-        let settlements = match request.kind {
+        let (settlements, invalid) = match request.kind {
             Some(subscribe_request::Kind::Settle(settle)) => settlements_from_proto(settle)?,
             Some(subscribe_request::Kind::Drain(_)) => {
                 if !settler.drain().await {
@@ -259,7 +266,7 @@ async fn read_settles(
             }
             None => return Err(InvalidField::new("settle", "or `drain` must be set").into()),
         };
-        unanswered.fetch_add(1, Ordering::AcqRel);
+        unanswered.lock().push_back(invalid);
         if !settler.settle(settlements).await {
             return Err(shutting_down());
         }

@@ -6,13 +6,14 @@ use courser_engine::request::{Delivery, Settled};
 use prost::Message as _;
 
 use super::{WireMessage, field::*};
-use crate::convert::{dead_letter_to_proto, settled_to_proto};
+use crate::convert::{InvalidSettlement, dead_letter_to_proto, refused_to_proto};
 
 /// What goes out at once over a subscription.
 #[derive(Debug)]
 pub(crate) enum DeliveryFrame {
     Deliveries(Vec<Delivery>),
-    Settled(Settled),
+    /// Results of one settle, and what of it the engine never saw.
+    Settled(Settled, Vec<InvalidSettlement>),
     Heartbeat,
     Drained,
 }
@@ -33,8 +34,8 @@ impl WireMessage for DeliveryFrame {
                 lengths[0] = total;
                 nested_len(total)
             }
-            Self::Settled(settled) => {
-                let bytes = settled_len(settled);
+            Self::Settled(settled, invalid) => {
+                let bytes = settled_len(settled, invalid);
                 lengths.push(bytes);
                 nested_len(bytes)
             }
@@ -51,9 +52,9 @@ impl WireMessage for DeliveryFrame {
                     write_delivery(delivery, lengths[1], buffer);
                 }
             }
-            Self::Settled(settled) => {
+            Self::Settled(settled, invalid) => {
                 write_nested(2, lengths[0], buffer);
-                write_settled(settled, buffer);
+                write_settled(settled, invalid, buffer);
             }
             Self::Heartbeat => write_nested(3, 0, buffer),
             Self::Drained => write_nested(4, 0, buffer),
@@ -130,25 +131,25 @@ fn header_len(key: &str, value: &str) -> usize {
 }
 
 /// Settles that were refused are few: these go through prost.
-fn settled_len(settled: &Settled) -> usize {
+fn settled_len(settled: &Settled, invalid: &[InvalidSettlement]) -> usize {
     let ok = settled.ok.len() * 8;
     let ok = if ok == 0 { 0 } else { nested_len(ok) };
-    ok + refused_to_proto(settled).encoded_len()
+    ok + refusals(settled, invalid).encoded_len()
 }
 
-fn write_settled(settled: &Settled, buffer: &mut impl BufMut) {
+fn write_settled(settled: &Settled, invalid: &[InvalidSettlement], buffer: &mut impl BufMut) {
     if !settled.ok.is_empty() {
         write_nested(1, settled.ok.len() * 8, buffer);
         for lease_id in &settled.ok {
             buffer.put_u64_le(lease_id.0);
         }
     }
-    refused_to_proto(settled).encode_raw(buffer);
+    refusals(settled, invalid).encode_raw(buffer);
 }
 
-fn refused_to_proto(settled: &Settled) -> courser_proto::v1::Settled {
-    settled_to_proto(Settled {
+fn refusals(settled: &Settled, invalid: &[InvalidSettlement]) -> courser_proto::v1::Settled {
+    courser_proto::v1::Settled {
         ok: Vec::new(),
-        refused: settled.refused.clone(),
-    })
+        refused: refused_to_proto(settled, invalid),
+    }
 }

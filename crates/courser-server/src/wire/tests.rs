@@ -75,14 +75,16 @@ fn results_of_settles_and_heartbeats_are_written_as_prost_would() {
         (LeaseId(3), LeaseError::Unknown),
         (LeaseId(4), LeaseError::Expired),
     ];
-    for (ok, refused) in [
-        (ok.clone(), refused.clone()),
-        (Vec::new(), refused),
-        (ok, Vec::new()),
+    let invalid = vec![(LeaseId(5), "settle.extend[0].by must be set".into())];
+    for (ok, refused, invalid) in [
+        (ok.clone(), refused.clone(), Vec::new()),
+        (Vec::new(), refused, invalid.clone()),
+        (ok, Vec::new(), Vec::new()),
+        (Vec::new(), Vec::new(), invalid),
     ] {
         let settled = Settled { ok, refused };
-        let kind = subscribe_response::Kind::Settled(settled_to_proto(settled.clone()));
-        check_frame(&DeliveryFrame::Settled(settled), kind);
+        let kind = subscribe_response::Kind::Settled(settled_to_proto(&settled, &invalid));
+        check_frame(&DeliveryFrame::Settled(settled, invalid), kind);
     }
     let kind = subscribe_response::Kind::Heartbeat(v1::Heartbeat {});
     check_frame(&DeliveryFrame::Heartbeat, kind);
