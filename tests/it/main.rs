@@ -5,6 +5,7 @@ mod harness;
 mod bad_input;
 mod bad_settle;
 mod consume;
+mod counts;
 mod credit;
 mod dead_letter;
 mod disconnect;

@@ -160,7 +160,7 @@ fn too_long(field: &str, bytes: usize, max: usize) -> InvalidField {
 }
 
 /// At most `max` things.
-fn count_at_most(field: &str, count: usize, max: usize, things: &str) -> Checked<()> {
+pub(crate) fn count_at_most(field: &str, count: usize, max: usize, things: &str) -> Checked<()> {
     if count > max {
         let problem = format_args!("must have at most {max} {things}, has {count}");
         return Err(InvalidField::new(field, problem));

@@ -170,13 +170,12 @@ fn start_grpc(
 }
 
 fn services(handle: &BrokerHandle, options: &ServerOptions) -> Result<Router, ServeError> {
-    let request_bytes_max = limits::request_bytes_max(options.max_message_bytes);
     let answer_bytes_max = limits::answer_bytes_max(options.max_message_bytes);
     let broker = BrokerService::new(handle.clone(), options.max_message_bytes);
     let admin = AdminService::new(handle.clone(), options.clone());
     let broker = BrokerFace::new(broker, options.max_message_bytes);
     let admin = AdminServer::new(admin)
-        .max_decoding_message_size(request_bytes_max)
+        .max_decoding_message_size(limits::ADMIN_REQUEST_BYTES_MAX)
         .max_encoding_message_size(answer_bytes_max);
     let reflection = || {
         tonic_reflection::server::Builder::configure()
@@ -190,7 +189,7 @@ fn services(handle: &BrokerHandle, options: &ServerOptions) -> Result<Router, Se
         })
         .add_service(InOurWords {
             inner: admin,
-            request_bytes_max,
+            request_bytes_max: limits::ADMIN_REQUEST_BYTES_MAX,
         })
         .add_service(reflection().build_v1()?)
         // Many clients know reflection by its old name only: grpcio's, and all from before 2023.

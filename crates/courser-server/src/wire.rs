@@ -1,4 +1,5 @@
-//! Writes the answers of the two streams straight from the words of the engine.
+//! What the Broker service reads and writes: requests are looked over before they are decoded, and the
+//! answers that carry messages are written straight from the words of the engine.
 //!
 //! The way through prost's types costs each message two strings, a map, and its length counted four
 //! times over. Here the lengths are counted once and the fields are written as they lie. A test holds
@@ -7,16 +8,21 @@
 mod confirms;
 mod deliveries;
 mod field;
+mod request;
 
 use std::marker::PhantomData;
 
+use prost::Message;
 use tonic::{
     Status,
-    codec::{Codec, EncodeBuf, Encoder},
+    codec::{Codec, Decoder, EncodeBuf, Encoder},
 };
-use tonic_prost::ProstDecoder;
 
-pub(crate) use self::{confirms::ConfirmFrame, deliveries::DeliveryFrame};
+pub(crate) use self::{
+    confirms::ConfirmFrame,
+    deliveries::{DeliveryFrame, PulledFrame},
+    request::{Numbered, NumberedDecoder, WireDecoder},
+};
 
 /// An answer that can write itself.
 pub(crate) trait WireMessage {
@@ -28,25 +34,37 @@ pub(crate) trait WireMessage {
     fn write(&self, lengths: &[usize], buffer: &mut impl bytes::BufMut);
 }
 
-/// Reads what prost reads, and writes what writes itself.
-#[derive(Debug)]
-pub(crate) struct WireCodec<Answer, Request>(PhantomData<(Answer, Request)>);
+/// Answers without messages in them are few and small: these go through prost.
+impl<Answer: Message> WireMessage for Answer {
+    fn measure(&self, _lengths: &mut Vec<usize>) -> usize {
+        self.encoded_len()
+    }
 
-impl<Answer, Request> Default for WireCodec<Answer, Request> {
+    fn write(&self, _lengths: &[usize], buffer: &mut impl bytes::BufMut) {
+        self.encode_raw(buffer);
+    }
+}
+
+/// Reads what `Reader` reads, and writes what writes itself.
+#[derive(Debug)]
+pub(crate) struct WireCodec<Answer, Reader>(PhantomData<(Answer, Reader)>);
+
+impl<Answer, Reader> Default for WireCodec<Answer, Reader> {
     fn default() -> Self {
         Self(PhantomData)
     }
 }
 
-impl<Answer, Request> Codec for WireCodec<Answer, Request>
+impl<Answer, Reader> Codec for WireCodec<Answer, Reader>
 where
     Answer: WireMessage + Send + 'static,
-    Request: prost::Message + Default + Send + 'static,
+    Reader: Decoder<Error = Status> + Default + Send + 'static,
+    Reader::Item: Send,
 {
     type Encode = Answer;
-    type Decode = Request;
+    type Decode = Reader::Item;
     type Encoder = WireEncoder<Answer>;
-    type Decoder = ProstDecoder<Request>;
+    type Decoder = Reader;
 
     fn encoder(&mut self) -> Self::Encoder {
         WireEncoder {
@@ -56,11 +74,11 @@ where
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        ProstDecoder::default()
+        Reader::default()
     }
 }
 
-/// Writes the answers of one stream.
+/// Writes the answers of one call.
 #[derive(Debug)]
 pub(crate) struct WireEncoder<Answer> {
     /// Kept from one answer to the next, so that it is allocated once.

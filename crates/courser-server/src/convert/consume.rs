@@ -13,9 +13,7 @@ use courser_core::{
     message::Message,
     record::{DeadLetter, Note},
 };
-use courser_engine::request::{
-    DeadLetterReason, Delivery, Nack, Open, Settled, Settlement, Verdict,
-};
+use courser_engine::request::{DeadLetterReason, Nack, Open, Settled, Settlement, Verdict};
 use courser_proto::v1;
 
 use super::{
@@ -213,16 +211,6 @@ fn refusal_to_proto(
         lease_id: lease_id.0,
         outcome: outcome.into(),
         message,
-    }
-}
-
-pub(crate) fn delivery_to_proto(delivery: &Delivery) -> v1::Delivery {
-    v1::Delivery {
-        lease_id: delivery.lease_id.0,
-        attempt: delivery.attempt,
-        lease_until: Some(timestamp_to_proto(delivery.lease_until)),
-        message: Some(message_to_proto(&delivery.message)),
-        dead_letter: dead_letter_to_proto(delivery.note.as_deref()),
     }
 }
 

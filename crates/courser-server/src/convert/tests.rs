@@ -279,6 +279,17 @@ fn state_filter_of(state: i32) -> StateFilter {
     peek_from_proto(peek).unwrap().1.state
 }
 
+/// What a delivery is on the wire: `wire` writes the same without these steps.
+pub(crate) fn delivery_to_proto(delivery: &Delivery) -> v1::Delivery {
+    v1::Delivery {
+        lease_id: delivery.lease_id.0,
+        attempt: delivery.attempt,
+        lease_until: Some(timestamp_to_proto(delivery.lease_until)),
+        message: Some(message_to_proto(&delivery.message)),
+        dead_letter: dead_letter_to_proto(delivery.note.as_deref()),
+    }
+}
+
 /// What a confirm is on the wire: `wire` writes it without this.
 pub(crate) fn confirm_to_proto(confirm: Confirm) -> v1::Confirm {
     let number = confirm.number;

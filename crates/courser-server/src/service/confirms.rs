@@ -13,7 +13,6 @@ use courser_engine::{
     request::{Confirm, Health, PublishError},
     tasks,
 };
-use courser_proto::v1;
 use tokio::{
     sync::{Semaphore, watch},
     task::JoinHandle,
@@ -26,7 +25,7 @@ use crate::{
     convert::publish_from_proto,
     limits,
     status::{internal, shutting_down},
-    wire::ConfirmFrame,
+    wire::{ConfirmFrame, Numbered},
 };
 
 /// The answers of one PublishStream. Ends when all requests are read and answered.
@@ -43,7 +42,7 @@ pub(crate) struct ConfirmStream {
 impl ConfirmStream {
     pub(crate) fn start(
         handle: &BrokerHandle,
-        requests: Streaming<v1::PublishStreamRequest>,
+        requests: Streaming<Numbered>,
         payload_bytes_max: usize,
     ) -> Self {
         let (publisher, confirms) = handle.publisher();
@@ -161,7 +160,7 @@ impl Window {
 
 /// Reads the requests of one PublishStream.
 struct Reader {
-    requests: Streaming<v1::PublishStreamRequest>,
+    requests: Streaming<Numbered>,
     publisher: Publisher,
     window: Arc<Window>,
     health: watch::Receiver<Health>,
@@ -187,15 +186,19 @@ impl Reader {
     }
 
     /// Hands a request to the engine; `false` when there is none any more.
-    async fn publish(&self, request: v1::PublishStreamRequest) -> bool {
-        let v1::PublishStreamRequest {
-            number,
-            messages,
-            mandatory,
-            durability,
-        } = request;
-        self.window.enter(messages.len()).await;
-        match publish_from_proto(messages, mandatory, durability, self.payload_bytes_max) {
+    async fn publish(&self, request: Numbered) -> bool {
+        let Numbered { number, request } = request;
+        let messages = request.as_ref().map_or(0, |request| request.messages.len());
+        self.window.enter(messages).await;
+        let publish = request.and_then(|request| {
+            publish_from_proto(
+                request.messages,
+                request.mandatory,
+                request.durability,
+                self.payload_bytes_max,
+            )
+        });
+        match publish {
             Ok(publish) => self.publisher.send(number, publish).await,
             Err(error) => {
                 let error = PublishError::Invalid {

@@ -1,18 +1,20 @@
-//! The Broker service as it is mounted: the generated one, but for its two streams, whose answers are
-//! written by `wire`.
+//! The Broker service as it is mounted: its requests are read, and its answers written, by `wire`. The
+//! generated service has a codec that does neither.
 
 use std::{
     convert::Infallible,
+    future::Future,
     sync::Arc,
     task::{Context, Poll},
 };
 
-use courser_proto::v1::{self, broker_server::BrokerServer};
+use courser_proto::v1::{self, broker_server::SERVICE_NAME};
 use tonic::{
     Request, Response, Status, Streaming,
     body::Body,
+    codec::{Codec, Decoder},
     codegen::{BoxFuture, Service, http},
-    server::{Grpc, NamedService, StreamingService},
+    server::{Grpc, NamedService, StreamingService, UnaryService},
 };
 
 use super::{
@@ -20,32 +22,27 @@ use super::{
 };
 use crate::{
     limits,
-    wire::{ConfirmFrame, DeliveryFrame, WireCodec},
+    wire::{
+        ConfirmFrame, DeliveryFrame, Numbered, NumberedDecoder, WireCodec, WireDecoder, WireMessage,
+    },
 };
 
 /// The Broker service.
 #[derive(Clone, Debug)]
 pub(crate) struct BrokerFace {
     broker: Arc<BrokerService>,
-    /// Everything but the two streams.
-    generated: BrokerServer<BrokerService>,
     request_bytes_max: usize,
     answer_bytes_max: usize,
 }
 
+type Answered = BoxFuture<http::Response<Body>, Infallible>;
+
 impl BrokerFace {
     pub(crate) fn new(broker: BrokerService, message_bytes_max: usize) -> Self {
-        let broker = Arc::new(broker);
-        let request_bytes_max = limits::request_bytes_max(message_bytes_max);
-        let answer_bytes_max = limits::answer_bytes_max(message_bytes_max);
-        let generated = BrokerServer::from_arc(Arc::clone(&broker))
-            .max_decoding_message_size(request_bytes_max)
-            .max_encoding_message_size(answer_bytes_max);
         Self {
-            broker,
-            generated,
-            request_bytes_max,
-            answer_bytes_max,
+            broker: Arc::new(broker),
+            request_bytes_max: limits::request_bytes_max(message_bytes_max),
+            answer_bytes_max: limits::answer_bytes_max(message_bytes_max),
         }
     }
 
@@ -56,42 +53,91 @@ impl BrokerFace {
         }
     }
 
-    fn grpc<Answer, Wanted>(&self) -> Grpc<WireCodec<Answer, Wanted>>
+    fn grpc<Answer, Reader>(&self) -> Grpc<WireCodec<Answer, Reader>>
     where
-        WireCodec<Answer, Wanted>: tonic::codec::Codec,
+        WireCodec<Answer, Reader>: Codec,
     {
         Grpc::new(WireCodec::default()).apply_max_message_size_config(
             Some(self.request_bytes_max),
             Some(self.answer_bytes_max),
         )
     }
+
+    /// Answers a call of a method with one request and one answer.
+    fn unary<Wanted, Answer, Called>(
+        &self,
+        request: http::Request<Body>,
+        method: impl Fn(Arc<BrokerService>, Wanted) -> Called + Send + Sync + 'static,
+    ) -> Answered
+    where
+        Wanted: Send + 'static,
+        WireDecoder<Wanted>: Decoder<Item = Wanted, Error = Status> + Default,
+        Answer: WireMessage + Send + Sync + 'static,
+        Called: Future<Output = Result<Answer, Status>> + Send + 'static,
+    {
+        let broker = Arc::clone(&self.broker);
+        let method = Unary(move |wanted| method(Arc::clone(&broker), wanted));
+        let mut grpc = self.grpc::<Answer, WireDecoder<Wanted>>();
+        Box::pin(async move { Ok(grpc.unary(method, request).await) })
+    }
 }
 
 impl NamedService for BrokerFace {
-    const NAME: &'static str = <BrokerServer<BrokerService> as NamedService>::NAME;
+    const NAME: &'static str = SERVICE_NAME;
 }
 
 impl Service<http::Request<Body>> for BrokerFace {
     type Response = http::Response<Body>;
     type Error = Infallible;
-    type Future = BoxFuture<Self::Response, Infallible>;
+    type Future = Answered;
 
     fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+    fn call(&mut self, request: http::Request<Body>) -> Answered {
         match request.uri().path() {
+            "/courser.v1.Broker/Publish" => {
+                self.unary(request, async |broker, wanted| broker.publish(wanted).await)
+            }
             "/courser.v1.Broker/PublishStream" => {
-                let (mut grpc, method) = (self.grpc(), PublishStream(self.streams()));
+                let mut grpc = self.grpc::<_, NumberedDecoder>();
+                let method = PublishStream(self.streams());
                 Box::pin(async move { Ok(grpc.streaming(method, request).await) })
             }
             "/courser.v1.Broker/Subscribe" => {
-                let (mut grpc, method) = (self.grpc(), Subscribe(self.streams()));
+                let mut grpc = self.grpc::<_, WireDecoder<v1::SubscribeRequest>>();
+                let method = Subscribe(self.streams());
                 Box::pin(async move { Ok(grpc.streaming(method, request).await) })
             }
-            _ => self.generated.call(request),
+            "/courser.v1.Broker/Pull" => {
+                self.unary(request, async |broker, wanted| broker.pull(wanted).await)
+            }
+            "/courser.v1.Broker/Settle" => {
+                self.unary(request, async |broker, wanted| broker.settle(wanted).await)
+            }
+            _ => {
+                let unknown = Status::unimplemented("there is no such method");
+                Box::pin(async move { Ok(unknown.into_http()) })
+            }
         }
+    }
+}
+
+struct Unary<Method>(Method);
+
+impl<Wanted, Answer, Called, Method> UnaryService<Wanted> for Unary<Method>
+where
+    Method: FnMut(Wanted) -> Called,
+    Called: Future<Output = Result<Answer, Status>> + Send + 'static,
+    Answer: 'static,
+{
+    type Response = Answer;
+    type Future = BoxFuture<Response<Answer>, Status>;
+
+    fn call(&mut self, request: Request<Wanted>) -> Self::Future {
+        let called = (self.0)(request.into_inner());
+        Box::pin(async move { called.await.map(Response::new) })
     }
 }
 
@@ -113,14 +159,14 @@ impl Streams {
 
 struct PublishStream(Streams);
 
-impl StreamingService<v1::PublishStreamRequest> for PublishStream {
+impl StreamingService<Numbered> for PublishStream {
     type Response = ConfirmFrame;
     type ResponseStream = StreamInOurWords<ConfirmStream>;
     type Future = BoxFuture<Response<Self::ResponseStream>, Status>;
 
-    fn call(&mut self, request: Request<Streaming<v1::PublishStreamRequest>>) -> Self::Future {
+    fn call(&mut self, request: Request<Streaming<Numbered>>) -> Self::Future {
         let streams = self.0.clone();
-        let stream = streams.broker.start_publish_stream(request.into_inner());
+        let stream = streams.broker.publish_stream(request.into_inner());
         Box::pin(async move { Ok(streams.answer(stream)) })
     }
 }
@@ -135,7 +181,7 @@ impl StreamingService<v1::SubscribeRequest> for Subscribe {
     fn call(&mut self, request: Request<Streaming<v1::SubscribeRequest>>) -> Self::Future {
         let streams = self.0.clone();
         Box::pin(async move {
-            let stream = streams.broker.start_subscribe(request.into_inner()).await?;
+            let stream = streams.broker.subscribe(request.into_inner()).await?;
             Ok(streams.answer(stream))
         })
     }

@@ -18,21 +18,28 @@ pub(crate) enum DeliveryFrame {
     Drained,
 }
 
+/// The answer to a pull.
+#[derive(Debug)]
+pub(crate) struct PulledFrame(pub(crate) Vec<Delivery>);
+
+impl WireMessage for PulledFrame {
+    fn measure(&self, lengths: &mut Vec<usize>) -> usize {
+        measure_deliveries(&self.0, lengths)
+    }
+
+    fn write(&self, lengths: &[usize], buffer: &mut impl BufMut) {
+        write_deliveries(&self.0, lengths, buffer);
+    }
+}
+
 impl WireMessage for DeliveryFrame {
     fn measure(&self, lengths: &mut Vec<usize>) -> usize {
         match self {
             Self::Deliveries(deliveries) => {
-                // The length of them all stands first, and then two for each.
+                // The length of them all stands first.
                 lengths.push(0);
-                let mut total = 0;
-                for delivery in deliveries {
-                    let message = message_len(&delivery.message);
-                    let bytes = delivery_len(delivery, message);
-                    lengths.extend([bytes, message]);
-                    total += nested_len(bytes);
-                }
-                lengths[0] = total;
-                nested_len(total)
+                lengths[0] = measure_deliveries(deliveries, lengths);
+                nested_len(lengths[0])
             }
             Self::Settled(settled, invalid) => {
                 let bytes = settled_len(settled, invalid);
@@ -47,10 +54,7 @@ impl WireMessage for DeliveryFrame {
         match self {
             Self::Deliveries(deliveries) => {
                 write_nested(1, lengths[0], buffer);
-                for (delivery, lengths) in deliveries.iter().zip(lengths[1..].chunks_exact(2)) {
-                    write_nested(1, lengths[0], buffer);
-                    write_delivery(delivery, lengths[1], buffer);
-                }
+                write_deliveries(deliveries, &lengths[1..], buffer);
             }
             Self::Settled(settled, invalid) => {
                 write_nested(2, lengths[0], buffer);
@@ -59,6 +63,25 @@ impl WireMessage for DeliveryFrame {
             Self::Heartbeat => write_nested(3, 0, buffer),
             Self::Drained => write_nested(4, 0, buffer),
         }
+    }
+}
+
+/// Two lengths for each.
+fn measure_deliveries(deliveries: &[Delivery], lengths: &mut Vec<usize>) -> usize {
+    let mut total = 0;
+    for delivery in deliveries {
+        let message = message_len(&delivery.message);
+        let bytes = delivery_len(delivery, message);
+        lengths.extend([bytes, message]);
+        total += nested_len(bytes);
+    }
+    total
+}
+
+fn write_deliveries(deliveries: &[Delivery], lengths: &[usize], buffer: &mut impl BufMut) {
+    for (delivery, lengths) in deliveries.iter().zip(lengths.chunks_exact(2)) {
+        write_nested(1, lengths[0], buffer);
+        write_delivery(delivery, lengths[1], buffer);
     }
 }
 

@@ -13,8 +13,8 @@ use uuid::Uuid;
 
 use super::*;
 use crate::convert::{
-    delivery_to_proto, settled_to_proto,
-    tests::{confirm_to_proto, full_delivery},
+    settled_to_proto,
+    tests::{confirm_to_proto, delivery_to_proto, full_delivery},
 };
 
 /// What `answer` writes, read again by prost, and its length.
@@ -62,7 +62,12 @@ fn deliveries_are_written_as_prost_would() {
         vec![plain_delivery(), full_delivery()],
     ];
     for deliveries in all {
-        let proto = deliveries.iter().map(delivery_to_proto).collect();
+        let proto: Vec<_> = deliveries.iter().map(delivery_to_proto).collect();
+        let pulled = written(&PulledFrame(deliveries.clone()));
+        let expected = v1::PullResponse {
+            deliveries: proto.clone(),
+        };
+        assert_eq!(v1::PullResponse::decode(&*pulled).unwrap(), expected);
         let kind = subscribe_response::Kind::Deliveries(v1::Deliveries { deliveries: proto });
         check_frame(&DeliveryFrame::Deliveries(deliveries), kind);
     }

@@ -1,0 +1,293 @@
+//! Requests are looked over before prost decodes them: it makes 330 bytes of an empty message that
+//! takes two on the wire, so what there is too many of is refused while it is still only bytes.
+
+use bytes::Buf as _;
+use courser_core::limits::{HEADERS_MAX, PUBLISH_MESSAGES_MAX, SETTLE_LEASES_MAX};
+use courser_proto::v1;
+use prost::encoding::{WireType, decode_key, decode_varint};
+use tonic::{
+    Status,
+    codec::{DecodeBuf, Decoder},
+};
+use tonic_prost::ProstDecoder;
+
+use crate::convert::{InvalidField, count_at_most};
+
+/// A message shorter than this cannot have too many headers: each takes five bytes or more.
+const MANY_HEADERS_BYTES: usize = HEADERS_MAX * 5;
+
+/// A request that can be looked over.
+pub(crate) trait WireRequest: prost::Message + Default + 'static {
+    /// Counts what there may be too many of in the encoded request.
+    fn check(encoded: &[u8]) -> Result<(), InvalidField>;
+}
+
+impl WireRequest for v1::PublishRequest {
+    fn check(encoded: &[u8]) -> Result<(), InvalidField> {
+        check_messages(encoded, 1)
+    }
+}
+
+impl WireRequest for v1::PublishStreamRequest {
+    fn check(encoded: &[u8]) -> Result<(), InvalidField> {
+        check_messages(encoded, 2)
+    }
+}
+
+impl WireRequest for v1::SubscribeRequest {
+    fn check(encoded: &[u8]) -> Result<(), InvalidField> {
+        check_settles(encoded, 2)
+    }
+}
+
+impl WireRequest for v1::SettleRequest {
+    fn check(encoded: &[u8]) -> Result<(), InvalidField> {
+        check_settles(encoded, 1)
+    }
+}
+
+impl WireRequest for v1::PullRequest {
+    fn check(_encoded: &[u8]) -> Result<(), InvalidField> {
+        Ok(())
+    }
+}
+
+/// Decodes requests that passed the look.
+#[derive(Debug, Default)]
+pub(crate) struct WireDecoder<Request>(ProstDecoder<Request>);
+
+impl<Request: WireRequest> Decoder for WireDecoder<Request> {
+    type Item = Request;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Request>, Status> {
+        // The whole request lies in one piece.
+        Request::check(buffer.chunk())?;
+        self.0.decode(buffer)
+    }
+}
+
+/// One request of a PublishStream, whose refusal does not end the stream.
+#[derive(Debug)]
+pub(crate) struct Numbered {
+    pub(crate) number: u64,
+    pub(crate) request: Result<v1::PublishStreamRequest, InvalidField>,
+}
+
+/// Decodes requests of a PublishStream; of one that does not pass the look, only its number.
+#[derive(Debug, Default)]
+pub(crate) struct NumberedDecoder(ProstDecoder<v1::PublishStreamRequest>);
+
+impl Decoder for NumberedDecoder {
+    type Item = Numbered;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Numbered>, Status> {
+        if let Err(error) = v1::PublishStreamRequest::check(buffer.chunk()) {
+            let number = number_of(buffer.chunk());
+            buffer.advance(buffer.remaining());
+            let request = Err(error);
+            return Ok(Some(Numbered { number, request }));
+        }
+        Ok(self.0.decode(buffer)?.map(|request| Numbered {
+            number: request.number,
+            request: Ok(request),
+        }))
+    }
+}
+
+/// The last one counts, as prost has it.
+fn number_of(encoded: &[u8]) -> u64 {
+    let numbers = Fields(encoded).filter_map(|field| match field {
+        (1, Value::Varint(number)) => Some(number),
+        _ => None,
+    });
+    numbers.last().unwrap_or_default()
+}
+
+/// Checks how many messages are in `field`, and how many headers each of them has.
+fn check_messages(encoded: &[u8], field: u32) -> Result<(), InvalidField> {
+    let mut count = 0;
+    for message in nested(encoded, field) {
+        if count < PUBLISH_MESSAGES_MAX && message.len() > MANY_HEADERS_BYTES {
+            let headers = nested(message, 4).count();
+            count_at_most("headers", headers, HEADERS_MAX, "pairs")
+                .map_err(|error| error.within(&format!("messages[{count}]")))?;
+        }
+        count += 1;
+    }
+    count_at_most("messages", count, PUBLISH_MESSAGES_MAX, "messages")
+}
+
+/// Checks how many leases are named in the `Settle` of `field`. When it stands there more than once,
+/// prost makes one of all.
+fn check_settles(encoded: &[u8], field: u32) -> Result<(), InvalidField> {
+    let fields = nested(encoded, field).flat_map(Fields);
+    let leases = fields.map(|field| match field {
+        // Lease ids by themselves, which mostly come packed.
+        (1 | 3, Value::Nested(packed)) => packed.len() / 8,
+        (1..=5, _) => 1,
+        _ => 0,
+    });
+    count_at_most("settle", leases.sum(), SETTLE_LEASES_MAX, "lease ids")
+}
+
+fn nested(encoded: &[u8], wanted: u32) -> impl Iterator<Item = &[u8]> {
+    Fields(encoded).filter_map(move |field| match field {
+        (number, Value::Nested(bytes)) if number == wanted => Some(bytes),
+        _ => None,
+    })
+}
+
+/// The fields of an encoded message: their numbers, and what they hold. Ends early where prost will
+/// find it broken, and counts what is in a group (nobody sends any) as if it stood outside.
+#[derive(Debug)]
+struct Fields<'a>(&'a [u8]);
+
+#[derive(Debug)]
+enum Value<'a> {
+    Varint(u64),
+    Nested(&'a [u8]),
+    Other,
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = (u32, Value<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let rest = &mut self.0;
+        if rest.is_empty() {
+            return None;
+        }
+        let (number, kind) = decode_key(rest).ok()?;
+        let value = match kind {
+            WireType::Varint => Value::Varint(decode_varint(rest).ok()?),
+            WireType::LengthDelimited => {
+                let bytes = usize::try_from(decode_varint(rest).ok()?).ok()?;
+                let (value, behind) = rest.split_at_checked(bytes)?;
+                *rest = behind;
+                Value::Nested(value)
+            }
+            WireType::SixtyFourBit => skip(rest, 8)?,
+            WireType::ThirtyTwoBit => skip(rest, 4)?,
+            WireType::StartGroup | WireType::EndGroup => Value::Other,
+        };
+        Some((number, value))
+    }
+}
+
+fn skip<'a>(rest: &mut &'a [u8], bytes: usize) -> Option<Value<'a>> {
+    *rest = rest.get(bytes..)?;
+    Some(Value::Other)
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::*;
+
+    #[track_caller]
+    fn check<Request: WireRequest>(request: &Request, expected: Option<&str>) {
+        let refused = Request::check(&request.encode_to_vec()).err();
+        assert_eq!(refused.map(|error| error.to_string()).as_deref(), expected);
+    }
+
+    #[test]
+    fn messages_and_their_headers_are_counted() {
+        let publish = |messages| v1::PublishRequest {
+            messages,
+            mandatory: true,
+            ..Default::default()
+        };
+        check(&publish(vec![v1::Message::default(); 1_000]), None);
+        check(
+            &publish(vec![v1::Message::default(); 1_001]),
+            Some("messages must have at most 1000 messages, has 1001"),
+        );
+        let with_headers = |count: u32| v1::Message {
+            headers: (0..count).map(|n| (n.to_string(), String::new())).collect(),
+            payload: vec![0; 500].into(),
+            ..Default::default()
+        };
+        check(&publish(vec![with_headers(100); 1_000]), None);
+        check(
+            &publish(vec![with_headers(100), with_headers(101)]),
+            Some("messages[1].headers must have at most 100 pairs, has 101"),
+        );
+    }
+
+    #[test]
+    fn leases_are_counted_in_each_of_their_forms() {
+        let settle = |acks, nacks| v1::SettleRequest {
+            settle: Some(v1::Settle {
+                ack: vec![1; acks],
+                release: vec![1; 10],
+                nack: vec![v1::Nack::default(); nacks],
+                dead_letter: vec![v1::Reject::default(); 10],
+                extend: vec![v1::Extend::default(); 10],
+            }),
+        };
+        check(&settle(4_970, 5_000), None);
+        check(
+            &settle(4_970, 5_001),
+            Some("settle must have at most 10000 lease ids, has 10001"),
+        );
+        // Two of them become one.
+        let twice = [
+            settle(4_970, 1).encode_to_vec(),
+            settle(0, 5_000).encode_to_vec(),
+        ]
+        .concat();
+        assert!(v1::SettleRequest::check(&twice).is_err());
+        let decoded = v1::SettleRequest::decode(&*twice).unwrap();
+        assert_eq!(decoded.settle.unwrap().nack.len(), 5_001);
+    }
+
+    #[test]
+    fn what_is_unknown_or_broken_hides_nothing() {
+        let message = [0x0a, 0];
+        let many = |before: &[u8]| [before, &message.repeat(1_001)].concat();
+        let group = [0x7b, 0x7c];
+        for before in [
+            &[0x78, 0x96, 0x01][..],
+            &[0x79, 1, 2, 3, 4, 5, 6, 7, 8],
+            &[0x7d, 1, 2, 3, 4],
+            &[0x7a, 2, 0x0a, 0],
+            &group,
+        ] {
+            assert!(v1::PublishRequest::decode(&*many(before)).is_ok());
+            assert!(
+                v1::PublishRequest::check(&many(before)).is_err(),
+                "{before:?}"
+            );
+            assert!(v1::PublishRequest::check(before).is_ok());
+        }
+        // What prost decodes before it finds the end to be broken is counted too.
+        for broken in [
+            &[0x0a, 9][..],
+            &[0x0a],
+            &[0xff; 12],
+            &[0x79, 1],
+            &[0x0a, 0xff],
+        ] {
+            let broken = [&message.repeat(1_001), broken].concat();
+            assert!(v1::PublishRequest::decode(&*broken).is_err());
+            assert!(v1::PublishRequest::check(&broken).is_err());
+        }
+    }
+
+    #[test]
+    fn the_number_of_a_refused_request_is_known() {
+        let request = v1::PublishStreamRequest {
+            number: 300,
+            messages: vec![v1::Message::default(); 1_001],
+            ..Default::default()
+        };
+        check(
+            &request,
+            Some("messages must have at most 1000 messages, has 1001"),
+        );
+        assert_eq!(number_of(&request.encode_to_vec()), 300);
+    }
+}
