@@ -2,6 +2,7 @@
 
 mod harness;
 
+mod arrival;
 mod bad_input;
 mod bad_settle;
 mod consume;

@@ -134,6 +134,16 @@ pub(crate) fn answer_bytes_max(message_bytes: usize) -> usize {
 /// queues, takes 265 KB; an empty binding takes 2 bytes, and 24 once it is decoded.
 pub(crate) const ADMIN_REQUEST_BYTES_MAX: usize = 1024 * 1024;
 
+/// How long a request may take from its first byte to its last while we wait for it: 16 MiB come within
+/// that over 5 Mbit/s.
+pub(crate) const ARRIVAL_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// Bytes of requests that have not arrived whole, of all streams together, when a payload may have
+/// `message_bytes`: 16 of the largest, or a thousand publishers in the midst of a batch of 256 KiB.
+pub(crate) fn arriving_bytes_max(message_bytes: usize) -> usize {
+    16 * request_bytes_max(message_bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,9 +16,11 @@ use courser_engine::{BrokerHandle, tasks};
 use courser_proto::v1::admin_server::AdminServer;
 use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tonic::transport::server::Router;
+use tonic_health::pb::health_server::{Health, HealthServer};
 
 use crate::{
     ServerOptions,
+    arrival::Arrivals,
     closing::Signal,
     connection::{Listener, Patience},
     health::HealthView,
@@ -147,7 +149,7 @@ fn start_grpc(
     signals: &Signals,
 ) -> Result<JoinHandle<Result<(), ServeError>>, ServeError> {
     let (reporter, health_service) = tonic_health::server::health_reporter();
-    let router = services(handle, options)?.add_service(health_service);
+    let router = services(handle, options, health_service)?;
     tasks::spawn("health", health.report(reporter, signals.ended.clone()));
     let (max, _http) = limits::connections_max(options.files_max);
     if max < limits::GRPC_CONNECTIONS_MAX {
@@ -169,7 +171,13 @@ fn start_grpc(
     }))
 }
 
-fn services(handle: &BrokerHandle, options: &ServerOptions) -> Result<Router, ServeError> {
+fn services(
+    handle: &BrokerHandle,
+    options: &ServerOptions,
+    health: HealthServer<impl Health>,
+) -> Result<Router, ServeError> {
+    let arrivals = Arrivals::new(limits::arriving_bytes_max(options.max_message_bytes));
+    let request_bytes_max = limits::request_bytes_max(options.max_message_bytes);
     let answer_bytes_max = limits::answer_bytes_max(options.max_message_bytes);
     let broker = BrokerService::new(handle.clone(), options.max_message_bytes);
     let admin = AdminService::new(handle.clone(), options.clone());
@@ -183,17 +191,18 @@ fn services(handle: &BrokerHandle, options: &ServerOptions) -> Result<Router, Se
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     Ok(transport()
-        .add_service(InOurWords {
+        .add_service(arrivals.watch(InOurWords {
             inner: broker,
             request_bytes_max,
-        })
-        .add_service(InOurWords {
+        }))
+        .add_service(arrivals.watch(InOurWords {
             inner: admin,
             request_bytes_max: limits::ADMIN_REQUEST_BYTES_MAX,
-        })
-        .add_service(reflection().build_v1()?)
+        }))
+        .add_service(arrivals.watch(reflection().build_v1()?))
         // Many clients know reflection by its old name only: grpcio's, and all from before 2023.
-        .add_service(reflection().build_v1alpha()?))
+        .add_service(arrivals.watch(reflection().build_v1alpha()?))
+        .add_service(arrivals.watch(health)))
 }
 
 /// HTTP/2 with every protection set by name: several defaults are "no limit". Connections have no

@@ -8,8 +8,8 @@
 //! | NOT_FOUND | `QUEUE_NOT_FOUND`, `QUEUE_DELETED` |
 //! | ALREADY_EXISTS | `QUEUE_EXISTS`, `NAME_TAKEN` |
 //! | FAILED_PRECONDITION | `UNROUTABLE`, `DEAD_LETTER_QUEUE`, `NOT_DEAD_LETTER_QUEUE`, `QUEUE_NOT_EMPTY` |
-//! | RESOURCE_EXHAUSTED | `TOO_MANY_QUEUES`, `TOO_MANY_CONSUMERS` |
-//! | DEADLINE_EXCEEDED | `NOT_OPENED` |
+//! | RESOURCE_EXHAUSTED | `TOO_MANY_QUEUES`, `TOO_MANY_CONSUMERS`, `TOO_MUCH_ARRIVING` |
+//! | DEADLINE_EXCEEDED | `NOT_OPENED`, `ARRIVES_TOO_SLOWLY` |
 //! | UNAVAILABLE | `SHUTTING_DOWN`, `STORE_FAILED` |
 //! | INTERNAL | `INTERNAL` |
 
@@ -127,6 +127,20 @@ pub(crate) fn in_our_words(status: Status, request_bytes_max: usize) -> Status {
         }
         _ => status,
     }
+}
+
+pub(crate) fn arrives_too_slowly() -> Status {
+    let sentence = format!(
+        "the request did not arrive whole within {:?}",
+        limits::ARRIVAL_TIME_MAX
+    );
+    refusal(Code::DeadlineExceeded, "ARRIVES_TOO_SLOWLY", &sentence)
+}
+
+pub(crate) fn too_much_arriving(max: usize) -> Status {
+    let sentence =
+        format!("requests that have not arrived whole hold {max} bytes already, no more are taken");
+    refusal(Code::ResourceExhausted, "TOO_MUCH_ARRIVING", &sentence)
 }
 
 /// A handler of ours came to harm. The harm itself is told to the operator only.

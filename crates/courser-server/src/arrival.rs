@@ -1,0 +1,355 @@
+//! Requests that have not arrived whole. What has come of them is kept until the rest comes, on each
+//! stream of each connection: so it may take only so long, and all of it together only so many bytes.
+
+use std::{
+    future::Future as _,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf as _, Bytes};
+use http_body::{Frame, SizeHint};
+use tokio::time::{Sleep, sleep};
+use tonic::{
+    Status,
+    body::Body,
+    codegen::{Service, http},
+    server::NamedService,
+};
+
+use crate::{
+    limits,
+    status::{arrives_too_slowly, too_much_arriving},
+};
+
+/// What has come of all requests that are not whole.
+#[derive(Clone, Debug)]
+pub(crate) struct Arrivals {
+    bytes: Arc<AtomicUsize>,
+    bytes_max: usize,
+}
+
+impl Arrivals {
+    pub(crate) fn new(bytes_max: usize) -> Self {
+        Self {
+            bytes: Arc::default(),
+            bytes_max,
+        }
+    }
+
+    /// Bounds what has come of the requests of `service`.
+    pub(crate) fn watch<S>(&self, service: S) -> Watched<S> {
+        Watched {
+            service,
+            arrivals: self.clone(),
+        }
+    }
+}
+
+/// A service whose requests arrive within bounds.
+#[derive(Clone, Debug)]
+pub(crate) struct Watched<S> {
+    service: S,
+    arrivals: Arrivals,
+}
+
+impl<S: NamedService> NamedService for Watched<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+impl<S: Service<http::Request<Body>>> Service<http::Request<Body>> for Watched<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.service.poll_ready(context)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> S::Future {
+        let arrivals = self.arrivals.clone();
+        self.service
+            .call(request.map(|body| Body::new(Arriving::new(body, arrivals))))
+    }
+}
+
+/// The body of a request, or of all requests of a stream.
+struct Arriving<B> {
+    body: B,
+    partial: Partial,
+    held: Held,
+    /// Runs while we wait for the rest of a request.
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl<B> Arriving<B> {
+    fn new(body: B, arrivals: Arrivals) -> Self {
+        Self {
+            body,
+            partial: Partial::default(),
+            held: Held { arrivals, bytes: 0 },
+            deadline: None,
+        }
+    }
+
+    fn take(&mut self, data: &[u8]) -> Result<(), Status> {
+        if self.partial.add(data) {
+            self.deadline = None;
+        }
+        self.held.hold(self.partial.come)
+    }
+}
+
+impl<B> http_body::Body for Arriving<B>
+where
+    B: http_body::Body<Data = Bytes, Error = Status> + Unpin,
+{
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        match Pin::new(&mut self.body).poll_frame(context) {
+            Poll::Ready(Some(Ok(frame))) => {
+                let taken = frame.data_ref().map_or(Ok(()), |data| self.take(data));
+                Poll::Ready(Some(taken.map(|()| frame)))
+            }
+            // Only what we wait for counts: a request behind another one may lie here for longer.
+            Poll::Pending if self.partial.come > 0 => {
+                let deadline = self
+                    .deadline
+                    .get_or_insert_with(|| Box::pin(sleep(limits::ARRIVAL_TIME_MAX)));
+                ready!(deadline.as_mut().poll(context));
+                Poll::Ready(Some(Err(arrives_too_slowly())))
+            }
+            other => other,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Bytes before each request: a flag, and the length of the request.
+const PREFIX_BYTES: usize = 5;
+
+/// The request that has not arrived whole, if there is one.
+#[derive(Debug, Default)]
+struct Partial {
+    /// Bytes of it that have come, its prefix included.
+    come: usize,
+    /// As much of its length as is known.
+    length: usize,
+}
+
+impl Partial {
+    /// Whether a request became whole.
+    fn add(&mut self, mut data: &[u8]) -> bool {
+        let mut whole = false;
+        while !data.is_empty() {
+            if self.come < PREFIX_BYTES {
+                let byte = usize::from(data.get_u8());
+                self.length = if self.come == 0 {
+                    0
+                } else {
+                    self.length << 8 | byte
+                };
+                self.come += 1;
+            } else {
+                let part = data.len().min(PREFIX_BYTES + self.length - self.come);
+                data.advance(part);
+                self.come += part;
+            }
+            if self.come >= PREFIX_BYTES && self.come == PREFIX_BYTES + self.length {
+                *self = Self::default();
+                whole = true;
+            }
+        }
+        whole
+    }
+}
+
+/// What one body adds to all.
+struct Held {
+    arrivals: Arrivals,
+    bytes: usize,
+}
+
+impl Held {
+    fn hold(&mut self, bytes: usize) -> Result<(), Status> {
+        let Arrivals {
+            bytes: all,
+            bytes_max,
+        } = &self.arrivals;
+        if bytes < self.bytes {
+            all.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
+        } else if bytes > self.bytes {
+            let more = bytes - self.bytes;
+            if all.fetch_add(more, Ordering::Relaxed) + more > *bytes_max {
+                all.fetch_sub(more, Ordering::Relaxed);
+                return Err(too_much_arriving(*bytes_max));
+            }
+        }
+        self.bytes = bytes;
+        Ok(())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.arrivals.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body::Body as _;
+    use tokio::{
+        sync::mpsc,
+        time::{Duration, Instant},
+    };
+    use tonic::Code;
+
+    use super::*;
+
+    /// A body whose frames come from the test.
+    struct Frames(mpsc::UnboundedReceiver<Bytes>);
+
+    impl http_body::Body for Frames {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+            let data = ready!(self.0.poll_recv(context));
+            Poll::Ready(data.map(|data| Ok(Frame::data(data))))
+        }
+    }
+
+    fn body(arrivals: &Arrivals) -> (mpsc::UnboundedSender<Bytes>, Arriving<Frames>) {
+        let (frames, receiver) = mpsc::unbounded_channel();
+        (frames, Arriving::new(Frames(receiver), arrivals.clone()))
+    }
+
+    async fn next(body: &mut Arriving<Frames>) -> Result<usize, Status> {
+        let frame = std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await;
+        frame.unwrap().map(|frame| frame.into_data().unwrap().len())
+    }
+
+    fn request(length: u8) -> Vec<u8> {
+        let mut bytes = vec![0, 0, 0, 0, length];
+        bytes.resize(PREFIX_BYTES + usize::from(length), b'x');
+        bytes
+    }
+
+    #[test]
+    fn what_has_come_is_counted_however_it_is_cut() {
+        let stream = [request(3), request(0), request(20), request(1)].concat();
+        for cut in 1..stream.len() {
+            let mut partial = Partial::default();
+            let whole = stream.chunks(cut).filter(|data| partial.add(data)).count();
+            assert!((1..=4).contains(&whole), "{cut}");
+            assert_eq!(partial.come, 0, "{cut}");
+        }
+        let mut partial = Partial::default();
+        assert!(partial.add(&stream[..10]));
+        assert_eq!(partial.come, 2);
+        assert!(partial.add(&stream[10..30]));
+        assert_eq!((partial.come, partial.length), (17, 20));
+        let mut large = Partial::default();
+        assert!(!large.add(&[0, 0x12, 0x34, 0x56, 0x78]));
+        assert_eq!(large.length, 0x1234_5678);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_does_not_go_on_is_given_up() {
+        let (frames, mut body) = body(&Arrivals::new(100));
+        let start = Instant::now();
+        for byte in &request(20)[..10] {
+            frames.send(vec![*byte].into()).unwrap();
+            assert_eq!(next(&mut body).await.unwrap(), 1);
+        }
+        let given_up = next(&mut body).await.unwrap_err();
+        assert_eq!(given_up.code(), Code::DeadlineExceeded);
+        assert_eq!(start.elapsed(), limits::ARRIVAL_TIME_MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drop_now_and_then_does_not_buy_time() {
+        let (frames, mut body) = body(&Arrivals::new(100));
+        let dripping = async {
+            for byte in request(90) {
+                frames.send(vec![byte].into()).unwrap();
+                sleep(Duration::from_secs(1)).await;
+            }
+        };
+        let reading = async {
+            loop {
+                if let Err(status) = next(&mut body).await {
+                    return status;
+                }
+            }
+        };
+        let start = Instant::now();
+        tokio::select! {
+            () = dripping => panic!("it was read to its end"),
+            status = reading => assert_eq!(status.code(), Code::DeadlineExceeded),
+        }
+        assert!(start.elapsed() <= limits::ARRIVAL_TIME_MAX + Duration::from_secs(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_between_requests_may_last() {
+        let (frames, mut body) = body(&Arrivals::new(100));
+        for _ in 0..3 {
+            // In two pieces, so that the clock ran in between.
+            let bytes = request(20);
+            frames.send(bytes[..7].to_vec().into()).unwrap();
+            assert_eq!(next(&mut body).await.unwrap(), 7);
+            let late = async {
+                sleep(Duration::from_secs(20)).await;
+                frames.send(bytes[7..].to_vec().into()).unwrap();
+            };
+            let (rest, ()) = tokio::join!(next(&mut body), late);
+            assert_eq!(rest.unwrap(), 18);
+            let silence = tokio::time::timeout(Duration::from_secs(3_600), next(&mut body));
+            assert!(silence.await.is_err());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_together_hold_so_much_and_no_more() {
+        let arrivals = Arrivals::new(100);
+        let (first_frames, mut first) = body(&arrivals);
+        let (second_frames, mut second) = body(&arrivals);
+        let mut bytes = request(200);
+        first_frames.send(bytes[..60].to_vec().into()).unwrap();
+        second_frames.send(bytes[..41].to_vec().into()).unwrap();
+        assert_eq!(next(&mut first).await.unwrap(), 60);
+        let refused = next(&mut second).await.unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+        drop(second);
+        // One that is whole holds nothing, however large it is, and one that is gone neither.
+        first_frames.send(bytes.split_off(60).into()).unwrap();
+        assert_eq!(next(&mut first).await.unwrap(), 145);
+        assert_eq!(arrivals.bytes.load(Ordering::Relaxed), 0);
+        first_frames.send(request(9)[..8].to_vec().into()).unwrap();
+        assert_eq!(next(&mut first).await.unwrap(), 8);
+        assert_eq!(arrivals.bytes.load(Ordering::Relaxed), 8);
+        drop(first);
+        assert_eq!(arrivals.bytes.load(Ordering::Relaxed), 0);
+    }
+}
