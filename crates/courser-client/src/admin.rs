@@ -6,7 +6,7 @@ impl Client {
     /// Creates a queue and its dead-letter queue. With the same options again it changes nothing.
     ///
     /// # Errors
-    /// `Refused`, `Unreachable`.
+    /// `Refused`, `Failed`, `Unreachable`.
     pub async fn create_queue(
         &self,
         name: impl Into<String>,
@@ -22,7 +22,7 @@ impl Client {
     /// Changes the options that `paths` names; those not set in `options` go back to their default.
     ///
     /// # Errors
-    /// `Refused`, `Unreachable`.
+    /// `Refused`, `Failed`, `Unreachable`.
     pub async fn update_queue(
         &self,
         name: impl Into<String>,
@@ -40,7 +40,7 @@ impl Client {
     /// Deletes a queue and its dead-letter queue with everything in them.
     ///
     /// # Errors
-    /// `Refused`, `Unreachable`.
+    /// `Refused`, `Failed`, `Unreachable`.
     pub async fn delete_queue(
         &self,
         name: impl Into<String>,
@@ -56,7 +56,7 @@ impl Client {
     /// A queue with its figures.
     ///
     /// # Errors
-    /// `Refused`, `Unreachable`.
+    /// `Refused`, `Failed`, `Unreachable`.
     pub async fn get_queue(&self, name: impl Into<String>) -> Result<wire::Queue, Error> {
         let request = wire::GetQueueRequest { name: name.into() };
         let response = self.admin.clone().get_queue(request).await?.into_inner();
@@ -66,7 +66,7 @@ impl Client {
     /// All queues whose name starts with `prefix`, by name.
     ///
     /// # Errors
-    /// `Refused`, `Unreachable`.
+    /// `Refused`, `Failed`, `Unreachable`.
     pub async fn list_queues(&self, prefix: impl Into<String>) -> Result<Vec<wire::Queue>, Error> {
         let mut request = wire::ListQueuesRequest {
             prefix: prefix.into(),
@@ -91,7 +91,7 @@ impl Client {
     /// Removes ready and delayed entries, oldest first; 0 is all. Answers how many.
     ///
     /// # Errors
-    /// `Refused`, `Unreachable`.
+    /// `Refused`, `Failed`, `Unreachable`.
     pub async fn purge_queue(&self, name: impl Into<String>, limit: u64) -> Result<u64, Error> {
         let request = wire::PurgeQueueRequest {
             name: name.into(),
@@ -109,7 +109,7 @@ impl Client {
     /// Stops deliveries; publishing goes on.
     ///
     /// # Errors
-    /// `Refused`, `Unreachable`.
+    /// `Refused`, `Failed`, `Unreachable`.
     pub async fn pause_queue(&self, name: impl Into<String>) -> Result<wire::Queue, Error> {
         let request = wire::PauseQueueRequest { name: name.into() };
         let response = self.admin.clone().pause_queue(request).await?.into_inner();
@@ -119,7 +119,7 @@ impl Client {
     /// Lets deliveries go on.
     ///
     /// # Errors
-    /// `Refused`, `Unreachable`.
+    /// `Refused`, `Failed`, `Unreachable`.
     pub async fn resume_queue(&self, name: impl Into<String>) -> Result<wire::Queue, Error> {
         let request = wire::ResumeQueueRequest { name: name.into() };
         let response = self.admin.clone().resume_queue(request).await?.into_inner();
@@ -129,7 +129,7 @@ impl Client {
     /// Shows entries and changes nothing.
     ///
     /// # Errors
-    /// `Refused`, `Unreachable`.
+    /// `Refused`, `Failed`, `Unreachable`.
     pub async fn peek_entries(
         &self,
         request: wire::PeekEntriesRequest,
@@ -146,7 +146,7 @@ impl Client {
     /// Moves dead letters back to where they came from, or elsewhere. Answers how many.
     ///
     /// # Errors
-    /// `Refused`, `Unreachable`.
+    /// `Refused`, `Failed`, `Unreachable`.
     pub async fn redrive_entries(
         &self,
         request: wire::RedriveEntriesRequest,
@@ -163,7 +163,7 @@ impl Client {
     /// The figures of the queues named, or of all, now and every second.
     ///
     /// # Errors
-    /// `Refused`, `Unreachable`.
+    /// `Refused`, `Failed`, `Unreachable`.
     pub async fn watch_stats(&self, queues: Vec<String>) -> Result<StatsWatch, Error> {
         let request = wire::WatchStatsRequest { queues };
         Ok(StatsWatch(
@@ -174,7 +174,7 @@ impl Client {
     /// What the broker says about itself.
     ///
     /// # Errors
-    /// `Refused`, `Unreachable`.
+    /// `Refused`, `Failed`, `Unreachable`.
     pub async fn server_info(&self) -> Result<wire::GetServerInfoResponse, Error> {
         let request = wire::GetServerInfoRequest {};
         Ok(self
@@ -194,7 +194,7 @@ impl StatsWatch {
     /// The next figures; `None` when the broker ended the stream.
     ///
     /// # Errors
-    /// `Refused`, `Unreachable`.
+    /// `Refused`, `Failed`, `Unreachable`.
     pub async fn next(&mut self) -> Result<Option<Vec<wire::Queue>>, Error> {
         Ok(self.0.message().await?.map(|response| response.queues))
     }

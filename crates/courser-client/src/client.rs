@@ -105,7 +105,7 @@ impl Client {
     /// more than a few a second a [`Publisher`](crate::Publisher) is faster.
     ///
     /// # Errors
-    /// `Refused`: nothing was published. `Unreachable`: it may or may not have been.
+    /// `Refused`: nothing was published. `Failed`, `Unreachable`: it may or may not have been.
     pub async fn publish(
         &self,
         request: wire::PublishRequest,
@@ -123,7 +123,7 @@ impl Client {
     /// Takes up to `options.max_messages` entries, waiting up to `wait` for the first.
     ///
     /// # Errors
-    /// `Refused`, `Unreachable`.
+    /// `Refused`, `Failed`, `Unreachable`.
     pub async fn pull(
         &self,
         options: ConsumerOptions,
@@ -151,7 +151,7 @@ impl Client {
     /// answer.
     ///
     /// # Errors
-    /// `Refused`: nothing was settled. `Unreachable`: it may or may not have been.
+    /// `Refused`: nothing was settled. `Failed`, `Unreachable`: it may or may not have been.
     pub async fn settle(&self, settle: wire::Settle) -> Result<wire::Settled, Error> {
         let request = wire::SettleRequest {
             settle: Some(settle),

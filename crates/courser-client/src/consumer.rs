@@ -29,7 +29,7 @@ impl Client {
     /// Consumes a queue.
     ///
     /// # Errors
-    /// `Refused`, `Unreachable`.
+    /// `Refused`, `Failed`, `Unreachable`.
     pub async fn consumer(&self, options: ConsumerOptions) -> Result<Consumer, Error> {
         let subscription = self.subscribe(options).await?;
         let settles = subscription.settles();
@@ -51,8 +51,8 @@ impl Consumer {
     /// there are no more.
     ///
     /// # Errors
-    /// `Refused`: for example the queue was deleted. `Unreachable`: the connection broke. In both
-    /// cases the leases have ended.
+    /// `Refused`: for example the queue was deleted. `Failed`: the broker ends. `Unreachable`: the
+    /// connection broke. In all cases the leases have ended.
     pub async fn next(&mut self) -> Result<Option<Delivery>, Error> {
         loop {
             if let Some(delivery) = self.batch.next() {

@@ -22,15 +22,19 @@ pub enum Error {
     /// was on its way took effect is not known.
     #[error("the broker cannot be reached: {0}")]
     Unreachable(String),
-    /// The broker answered no.
+    /// The broker answered no, and nothing of the call took effect.
     #[error(transparent)]
     Refused(Box<Refusal>),
+    /// The broker answered that it failed: its store did, or it is shutting down. Whether a call that
+    /// was on its way took effect is not known.
+    #[error(transparent)]
+    Failed(Box<Refusal>),
     /// A lease could not be settled.
     #[error(transparent)]
     Settle(Box<SettleError>),
 }
 
-/// The broker's no.
+/// What the broker said instead of doing it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Refusal {
@@ -62,21 +66,44 @@ impl Error {
         matches!(self, Self::Unreachable(_))
     }
 
-    /// The code of a refusal.
+    /// Whether it is certain that nothing of the call took effect. Otherwise it may have, and to
+    /// publish again may be to publish twice.
     #[must_use]
-    pub fn code(&self) -> Option<Code> {
+    pub fn is_definite(&self) -> bool {
         match self {
-            Self::Refused(refusal) => Some(refusal.code),
-            _ => None,
+            Self::Address { .. } | Self::Refused(_) | Self::Settle(_) => true,
+            Self::Unreachable(_) | Self::Failed(_) => false,
         }
     }
 
-    /// The stable upper-case word of a refusal.
+    /// The code of what the broker said.
+    #[must_use]
+    pub fn code(&self) -> Option<Code> {
+        self.refusal().map(|refusal| refusal.code)
+    }
+
+    /// The stable upper-case word of what the broker said.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
+        self.refusal().map(|refusal| &*refusal.reason)
+    }
+
+    fn refusal(&self) -> Option<&Refusal> {
         match self {
-            Self::Refused(refusal) => Some(&refusal.reason),
-            _ => None,
+            Self::Refused(refusal) | Self::Failed(refusal) => Some(refusal),
+            Self::Address { .. } | Self::Unreachable(_) | Self::Settle(_) => None,
+        }
+    }
+
+    fn said(refusal: Refusal) -> Self {
+        match refusal.code {
+            Code::Unavailable
+            | Code::Internal
+            | Code::Unknown
+            | Code::DataLoss
+            | Code::Cancelled
+            | Code::DeadlineExceeded => Self::Failed(Box::new(refusal)),
+            _ => Self::Refused(Box::new(refusal)),
         }
     }
 
@@ -97,21 +124,21 @@ impl From<Status> for Error {
         if local {
             return Self::Unreachable(root_cause(&status));
         }
-        Self::Refused(Box::new(Refusal {
+        Self::said(Refusal {
             code: status.code(),
             reason,
             message: status.message().to_owned(),
-        }))
+        })
     }
 }
 
 impl From<wire::PublishError> for Error {
     fn from(error: wire::PublishError) -> Self {
-        Self::Refused(Box::new(Refusal {
+        Self::said(Refusal {
             code: Code::from_i32(error.code),
             reason: error.reason,
             message: error.message,
-        }))
+        })
     }
 }
 
@@ -163,13 +190,32 @@ mod tests {
         assert_eq!(error.code(), Some(Code::NotFound));
         assert_eq!(error.reason(), Some("QUEUE_NOT_FOUND"));
         assert_eq!(error.to_string(), "queue \"a\" does not exist");
+        assert!(error.is_definite());
     }
 
     #[test]
-    fn unavailable_is_a_refusal_only_when_the_broker_says_it() {
+    fn a_broker_that_has_failed_has_refused_nothing() {
         let details = ErrorDetails::with_error_info("SHUTTING_DOWN", "courser", []);
         let said = Status::with_error_details(Code::Unavailable, "shutting down", details);
-        assert!(!Error::from(said).is_unreachable());
-        assert!(Error::from(Status::unavailable("connection reset")).is_unreachable());
+        let in_a_confirm = wire::PublishError {
+            code: Code::Unavailable.into(),
+            reason: "STORE_FAILED".to_owned(),
+            message: "the store has failed".to_owned(),
+        };
+        for (error, reason) in [
+            (Error::from(said), "SHUTTING_DOWN"),
+            (Error::from(in_a_confirm), "STORE_FAILED"),
+        ] {
+            assert!(matches!(error, Error::Failed(_)), "{error:?}");
+            assert!(!error.is_unreachable() && !error.is_definite());
+            assert_eq!(error.code(), Some(Code::Unavailable));
+            assert_eq!(error.reason(), Some(reason));
+        }
+    }
+
+    #[test]
+    fn unavailable_is_an_answer_only_when_the_broker_says_it() {
+        let error = Error::from(Status::unavailable("connection reset"));
+        assert!(error.is_unreachable() && !error.is_definite());
     }
 }

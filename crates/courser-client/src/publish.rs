@@ -19,7 +19,7 @@ impl Client {
     /// caller's.
     ///
     /// # Errors
-    /// `Refused`, `Unreachable`.
+    /// `Refused`, `Failed`, `Unreachable`.
     pub async fn publish_stream(&self) -> Result<(PublishSender, PublishConfirms), Error> {
         let (requests, receiver) = mpsc::channel(REQUESTS_WAITING_MAX);
         let confirms = self
@@ -75,7 +75,7 @@ impl PublishConfirms {
     /// The next confirms, as many as came together; `None` when the stream has ended.
     ///
     /// # Errors
-    /// `Refused`, `Unreachable`: the stream is broken, nothing is known of what was not confirmed.
+    /// `Refused`, `Failed`, `Unreachable`: the stream is over, nothing is known of what was not confirmed.
     pub async fn next(&mut self) -> Result<Option<Vec<Confirm>>, Error> {
         Ok(self
             .responses

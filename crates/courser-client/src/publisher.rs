@@ -65,7 +65,7 @@ impl Client {
     /// Opens a publish stream that gathers single messages into batches.
     ///
     /// # Errors
-    /// `Refused`, `Unreachable`.
+    /// `Refused`, `Failed`, `Unreachable`.
     pub async fn publisher(&self, options: PublisherOptions) -> Result<Publisher, Error> {
         // Without a bound of its own: the window bounds what is in it.
         let (requests, receiver) = mpsc::unbounded_channel();

@@ -50,7 +50,7 @@ impl Client {
     /// Opens a subscription without anything around it.
     ///
     /// # Errors
-    /// `Refused`, `Unreachable`.
+    /// `Refused`, `Failed`, `Unreachable`.
     pub async fn subscribe(&self, options: ConsumerOptions) -> Result<Subscription, Error> {
         let open = Open {
             queue: options.queue,
@@ -100,7 +100,8 @@ impl Subscription {
     /// stream.
     ///
     /// # Errors
-    /// `Refused`: for example the queue was deleted. `Unreachable`: the connection broke.
+    /// `Refused`: for example the queue was deleted. `Failed`: the broker ends. `Unreachable`: the
+    /// connection broke.
     pub async fn next(&mut self) -> Result<Option<Kind>, Error> {
         loop {
             match self.responses.message().await? {
