@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use courser_proto::v1::{admin_client::AdminClient, broker_client::BrokerClient};
+use prost::Message as _;
 use tonic::{
     Code,
     transport::{Channel, Endpoint},
@@ -18,6 +19,8 @@ use crate::{
 
 /// Bytes of the largest payload that any broker can be configured for.
 const PAYLOAD_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of a message beside its payload: the broker takes 64 KiB of headers, and a little more.
+const BESIDE_PAYLOAD_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of the largest answer or request: a message of the largest size that a broker can be
 /// configured for, and room for what is around it.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 72 * 1024 * 1024;
@@ -111,6 +114,11 @@ impl Client {
         request: wire::PublishRequest,
     ) -> Result<Vec<wire::PublishResult>, Error> {
         request.messages.iter().try_for_each(check_size)?;
+        let bytes = request.encoded_len();
+        if bytes > MESSAGE_BYTES_MAX {
+            let problem = format!("a request must have at most 16 MiB, has {bytes} bytes");
+            return Err(too_large("REQUEST_TOO_LARGE", problem));
+        }
         Ok(self
             .broker
             .clone()
@@ -178,15 +186,28 @@ impl Client {
 /// A message that no broker can take is refused here, where there is a sentence for it: encoding it
 /// would break the connection.
 pub(crate) fn check_size(message: &wire::Message) -> Result<(), Error> {
-    if message.payload.len() <= PAYLOAD_BYTES_MAX {
-        return Ok(());
-    }
     let bytes = message.payload.len();
-    Err(Error::Refused(Box::new(Refusal {
+    if bytes > PAYLOAD_BYTES_MAX {
+        let problem = format!("a payload must have at most {PAYLOAD_BYTES_MAX} bytes, has {bytes}");
+        return Err(too_large("PAYLOAD_TOO_LARGE", problem));
+    }
+    let beside = message.encoded_len() - bytes;
+    if beside > BESIDE_PAYLOAD_BYTES_MAX {
+        let problem = format!(
+            "what a message has beside its payload must have at most {BESIDE_PAYLOAD_BYTES_MAX} \
+             bytes, has {beside}"
+        );
+        return Err(too_large("HEADERS_TOO_LARGE", problem));
+    }
+    Ok(())
+}
+
+fn too_large(reason: &str, message: String) -> Error {
+    Error::Refused(Box::new(Refusal {
         code: Code::InvalidArgument,
-        reason: "PAYLOAD_TOO_LARGE".to_owned(),
-        message: format!("a payload must have at most {PAYLOAD_BYTES_MAX} bytes, has {bytes}"),
-    })))
+        reason: reason.to_owned(),
+        message,
+    }))
 }
 
 fn endpoint(url: &str, options: &ConnectOptions) -> Result<Endpoint, Error> {
@@ -225,6 +246,24 @@ mod tests {
     fn an_address_without_scheme_is_refused_with_a_hint() {
         let error = endpoint("localhost:7420", &ConnectOptions::default()).unwrap_err();
         assert!(error.to_string().contains("http://"), "{error}");
+    }
+
+    #[test]
+    fn a_message_that_no_broker_takes_is_refused_here() {
+        let reason = |payload: usize, header: usize| {
+            let message = wire::Message {
+                payload: vec![0; payload].into(),
+                headers: [("key".to_owned(), "x".repeat(header))].into(),
+                ..Default::default()
+            };
+            let error = check_size(&message).err();
+            error.and_then(|error| error.reason().map(str::to_owned))
+        };
+        assert_eq!(reason(PAYLOAD_BYTES_MAX, 64 * 1024), None);
+        let payload = Some("PAYLOAD_TOO_LARGE".to_owned());
+        assert_eq!(reason(PAYLOAD_BYTES_MAX + 1, 0), payload);
+        let headers = Some("HEADERS_TOO_LARGE".to_owned());
+        assert_eq!(reason(0, 1024 * 1024), headers);
     }
 
     #[tokio::test]

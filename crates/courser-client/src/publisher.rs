@@ -10,6 +10,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use prost::Message as _;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
@@ -21,8 +22,12 @@ use crate::{
     wire::{Confirm, Durability, Message, PublishStreamRequest},
 };
 
-/// Bytes that a message takes beside its payload, roughly: for windows, not for limits.
-const MESSAGE_OVERHEAD_BYTES: usize = 128;
+/// Bytes that stand before each message in a request: its key and its length.
+const MESSAGE_FRAMING_BYTES: usize = 6;
+/// Messages of one request that the broker takes.
+const BATCH_MESSAGES_MAX: usize = 1_000;
+/// Bytes of one request that the broker takes.
+const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// How a [`Publisher`] works.
 #[derive(Clone, Debug)]
@@ -33,7 +38,7 @@ pub struct PublisherOptions {
     pub bytes_in_flight: usize,
     /// Messages of one request, 1,000 at most.
     pub batch_messages: usize,
-    /// Bytes of one request, unless one message is larger.
+    /// Bytes of one request, unless one message is larger; 16 MiB at most.
     pub batch_bytes: usize,
     /// When a confirm may leave the broker.
     pub durability: Durability,
@@ -161,7 +166,8 @@ impl Shared {
     ) -> Self {
         options.messages_in_flight = options.messages_in_flight.clamp(1, Semaphore::MAX_PERMITS);
         options.bytes_in_flight = options.bytes_in_flight.clamp(1, u32::MAX as usize);
-        options.batch_messages = options.batch_messages.clamp(1, 1_000);
+        options.batch_messages = options.batch_messages.clamp(1, BATCH_MESSAGES_MAX);
+        options.batch_bytes = options.batch_bytes.min(BATCH_BYTES_MAX);
         Self {
             messages_window: Semaphore::new(options.messages_in_flight),
             bytes_window: Semaphore::new(options.bytes_in_flight),
@@ -182,7 +188,7 @@ impl Shared {
 
     /// What `message` takes of the window: never more than the whole of it.
     fn bytes(&self, message: &Message) -> u32 {
-        let bytes = message.payload.len().saturating_add(MESSAGE_OVERHEAD_BYTES);
+        let bytes = message.encoded_len() + MESSAGE_FRAMING_BYTES;
         u32::try_from(bytes.min(self.options.bytes_in_flight)).unwrap_or(u32::MAX)
     }
 

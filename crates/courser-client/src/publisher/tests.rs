@@ -122,3 +122,28 @@ async fn a_message_larger_than_the_window_goes_alone() {
         .unwrap();
     assert_eq!(requests.try_recv().unwrap().messages.len(), 1);
 }
+
+#[tokio::test]
+async fn a_batch_counts_all_that_its_messages_have() {
+    let options = PublisherOptions {
+        bytes_in_flight: 64 * 1024 * 1024,
+        batch_messages: 1_000,
+        batch_bytes: usize::MAX,
+        ..PublisherOptions::default()
+    };
+    let (publisher, mut requests) = shared(options);
+    let large = Message {
+        headers: [("key".to_owned(), "x".repeat(17 * 1024))].into(),
+        ..message("small")
+    };
+    for _ in 0..2_001 {
+        let _unread = publisher.publish(large.clone()).await.unwrap();
+    }
+    let mut messages = 0;
+    while let Ok(request) = requests.try_recv() {
+        messages += request.messages.len();
+        let bytes = request.encoded_len();
+        assert!(bytes <= BATCH_BYTES_MAX + 16, "{bytes}");
+    }
+    assert!(messages > 1_900, "two full batches have left: {messages}");
+}
