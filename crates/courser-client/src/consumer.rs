@@ -2,7 +2,10 @@
 
 use std::{ops::Deref, time::Duration, vec};
 
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinHandle,
+};
 
 use crate::{
     client::Client,
@@ -13,12 +16,15 @@ use crate::{
     wire::{self, Extend, Message, Nack, Reject, subscribe_response::Kind},
 };
 
+/// Batches that wait to be asked for with `auto_ack`: one is looked at while the next ones come. What is
+/// beyond stays with the broker, where it is not acked yet.
+const AUTO_ACKED_BATCHES_MAX: usize = 2;
+
 /// Receives deliveries; each settles itself. Dropping it ends the leases of what was delivered and not
 /// settled, which counts as a failed attempt: settle, or [`Consumer::close`], first.
 #[derive(Debug)]
 pub struct Consumer {
-    /// Bounded by the credit, which the broker keeps.
-    batches: mpsc::UnboundedReceiver<Result<Vec<wire::Delivery>, Error>>,
+    batches: mpsc::Receiver<Result<Vec<wire::Delivery>, Error>>,
     batch: vec::IntoIter<wire::Delivery>,
     settler: Settler,
     settles: SettleSender,
@@ -31,10 +37,17 @@ impl Client {
     /// # Errors
     /// `Refused`, `Failed`, `Unreachable`.
     pub async fn consumer(&self, options: ConsumerOptions) -> Result<Consumer, Error> {
+        let batches_max = if options.auto_ack {
+            AUTO_ACKED_BATCHES_MAX
+        } else {
+            // The credit, which the broker keeps, bounds them. Here nothing may: results of settlements
+            // come behind them.
+            Semaphore::MAX_PERMITS
+        };
         let subscription = self.subscribe(options).await?;
         let settles = subscription.settles();
         let settler = Settler::new(settles.clone());
-        let (sender, batches) = mpsc::unbounded_channel();
+        let (sender, batches) = mpsc::channel(batches_max);
         let reader = tokio::spawn(read(subscription, settler.clone(), sender));
         Ok(Consumer {
             batches,
@@ -117,14 +130,14 @@ impl Drop for Consumer {
 async fn read(
     mut subscription: Subscription,
     settler: Settler,
-    batches: mpsc::UnboundedSender<Result<Vec<wire::Delivery>, Error>>,
+    batches: mpsc::Sender<Result<Vec<wire::Delivery>, Error>>,
 ) {
     let mut batches = Some(batches);
     loop {
         match subscription.next().await {
             Ok(Some(Kind::Deliveries(deliveries))) => {
                 if let Some(batches) = &batches
-                    && batches.send(Ok(deliveries.deliveries)).is_err()
+                    && batches.send(Ok(deliveries.deliveries)).await.is_err()
                 {
                     return;
                 }
@@ -136,7 +149,7 @@ async fn read(
             Err(error) => {
                 settler.fail(&error);
                 if let Some(batches) = batches {
-                    let _ = batches.send(Err(error));
+                    let _ = batches.send(Err(error)).await;
                 }
                 return;
             }

@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use courser::serve::{Broker, Config, Running};
 use courser_client::{
-    Client, ConsumerOptions, Error, Message, PublisherOptions, QueueOptions, wire::SettleOutcome,
+    Client, ConsumerOptions, Error, Message, PublisherOptions, QueueOptions,
+    wire::{QueueStats, SettleOutcome},
 };
 use tempfile::TempDir;
 
@@ -153,4 +154,69 @@ async fn refusals_and_a_lost_broker_can_be_told_apart() {
 
     running.shutdown().await.unwrap();
     assert!(client.get_queue("q").await.unwrap_err().is_unreachable());
+}
+
+/// Publishes `count` messages of `bytes` bytes.
+async fn publish(client: &Client, count: usize, bytes: usize) {
+    let publisher = client.publisher(PublisherOptions::default()).await.unwrap();
+    for _ in 0..count {
+        let message = message("x".repeat(bytes));
+        drop(publisher.publish(message).await.unwrap());
+    }
+    publisher.flush().await.unwrap();
+}
+
+async fn stats(client: &Client) -> QueueStats {
+    client.get_queue("q").await.unwrap().stats.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_closes_charges_nothing_to_what_it_never_handed_out() {
+    let (running, client, _folder) = start().await;
+    publish(&client, 200, 10).await;
+    let mut consumer = client.consumer(ConsumerOptions::new("q")).await.unwrap();
+    for _ in 0..10 {
+        consumer.next().await.unwrap().unwrap().ack().await.unwrap();
+    }
+    consumer.close().await;
+    let after = stats(&client).await;
+    assert_eq!(
+        (after.ready, after.acked_total, after.disconnected_total),
+        (190, 10, 0)
+    );
+    let mut consumer = client.consumer(ConsumerOptions::new("q")).await.unwrap();
+    for _ in 0..190 {
+        let delivery = consumer.next().await.unwrap().unwrap();
+        assert_eq!(delivery.attempt, 1);
+        delivery.ack().await.unwrap();
+    }
+    consumer.close().await;
+    running.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_acks_by_itself_takes_no_more_than_it_is_asked_for() {
+    let (running, client, _folder) = start().await;
+    publish(&client, 200, 256 * 1024).await;
+    let options = ConsumerOptions {
+        auto_ack: true,
+        ..ConsumerOptions::new("q")
+    };
+    let mut consumer = client.consumer(options).await.unwrap();
+    // Until no more comes: windows of the connection are full, and a few batches wait to be looked at.
+    let mut taken = stats(&client).await.delivered_total;
+    loop {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let now = stats(&client).await.delivered_total;
+        if now == taken && now > 0 {
+            break;
+        }
+        taken = now;
+    }
+    assert!(taken < 100, "{taken} of 200 came, and nobody asked");
+    for _ in 0..200 {
+        consumer.next().await.unwrap().unwrap();
+    }
+    consumer.close().await;
+    running.shutdown().await.unwrap();
 }
