@@ -20,6 +20,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use clap::builder::RangedU64ValueParser;
 use courser_client::{Client, Code, QueueOptions};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::{
@@ -40,16 +41,17 @@ use crate::cli::{
     broker::connect,
     output::{Format, Output},
     queue::Durability,
-    usage, value,
 };
 
 const COUNT_DEFAULT: u64 = 1_000_000;
-/// Bytes of the largest payload that a broker can be configured for.
-const SIZE_MAX: usize = 64 * 1024 * 1024;
-/// Bytes of messages that a broker takes in one request.
-const REQUEST_BYTES: usize = 16 * 1024 * 1024;
-/// What a message has beside its payload: its topic, at most.
-const MESSAGE_OVERHEAD: usize = 512;
+/// As many as one producer can number.
+const COUNT_MAX: u64 = u32::MAX as u64;
+/// A week.
+const SECONDS_MAX: u64 = 7 * 24 * 3_600;
+/// Bytes of a payload: as many as a broker can be configured for.
+const SIZE_MAX: u64 = 64 * 1024 * 1024;
+/// Bytes of one request that a broker takes, a little less for what is around the payloads.
+const BATCH_BYTES_MAX: usize = 15 * 1024 * 1024;
 /// How often the progress is looked at.
 const TICK: Duration = Duration::from_millis(50);
 /// How long nothing may arrive before the rest counts as missing: longer than the default lease.
@@ -69,18 +71,23 @@ pub(super) struct Bench {
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     consumers: u16,
     /// Bytes of a payload.
-    #[arg(long, default_value_t = 1_024)]
+    #[arg(long, default_value_t = 1_024, value_parser = sizes())]
     size: usize,
     /// Messages in all [default: 1000000].
-    #[arg(long, conflicts_with = "seconds", value_parser = value::positive)]
+    #[arg(
+        long,
+        conflicts_with = "seconds",
+        value_parser = clap::value_parser!(u64).range(1..=COUNT_MAX)
+    )]
     count: Option<u64>,
     /// Publish for so long instead.
-    #[arg(long, value_parser = value::positive)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
     seconds: Option<u64>,
     /// Messages without a confirm, for each producer.
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     in_flight: u64,
-    /// Messages of one request; fewer when --in-flight is smaller.
+    /// Messages of one request; fewer when --in-flight is smaller, or when they would have more than
+    /// 16 MiB.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1_000))]
     batch: u64,
     /// Unsettled deliveries of each consumer.
@@ -104,6 +111,10 @@ pub(super) struct Bench {
     /// Threads of this command.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: u16,
+}
+
+fn sizes() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(HEADER_BYTES as u64..=SIZE_MAX)
 }
 
 /// What all tasks of a run see.
@@ -134,10 +145,6 @@ impl Bench {
     }
 
     pub(super) async fn run(self, url: &str, format: Format) -> anyhow::Result<()> {
-        if !(HEADER_BYTES..=SIZE_MAX).contains(&self.size) {
-            let allowed = format!("--size must be from {HEADER_BYTES} to {SIZE_MAX}");
-            return Err(usage(allowed));
-        }
         let client = connect(url).await?;
         self.create_queue(&client).await?;
         let clients = Clients {
@@ -168,10 +175,10 @@ impl Bench {
         }
     }
 
-    /// Messages of one request: no more bytes than a request may have.
+    /// How many messages go into one request.
     fn batch(&self) -> u64 {
-        let fitting = REQUEST_BYTES / (self.size + MESSAGE_OVERHEAD);
-        self.batch.min(self.in_flight).min(fitting.max(1) as u64)
+        let fit = (BATCH_BYTES_MAX / self.size).max(1) as u64;
+        self.batch.min(self.in_flight).min(fit)
     }
 
     /// How many messages are to be published by the `index`th producer.

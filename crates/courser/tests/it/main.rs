@@ -7,5 +7,6 @@ mod files;
 mod library;
 mod messages;
 mod queues;
+mod ranges;
 mod support;
 mod usage;

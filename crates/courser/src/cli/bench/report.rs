@@ -116,7 +116,7 @@ impl Report {
             "consumers": bench.consumers,
             "size": bench.size,
             "in_flight": bench.in_flight,
-            "batch": bench.batch,
+            "batch": bench.batch(),
             "prefetch": bench.prefetch,
             "durability": format!("{:?}", bench.durability).to_lowercase(),
             "published": produced.messages,

@@ -15,6 +15,8 @@ use crate::cli::{
 
 /// Steps of a second: a step is small enough to look steady to consumers.
 const STEPS_PER_SECOND: u64 = 10;
+/// Faster than any broker, and slow enough to be counted.
+const RATE_MAX: u64 = 1_000_000;
 /// Entry ids that the broker takes in one request.
 const ENTRIES_MAX: usize = 1_000;
 
@@ -46,7 +48,12 @@ pub(in crate::cli) struct Redrive {
     #[arg(long)]
     dry_run: bool,
     /// Entries a second; 0 is no limit.
-    #[arg(long, value_name = "PER SECOND", default_value_t = 500, value_parser = value::whole)]
+    #[arg(
+        long,
+        value_name = "PER SECOND",
+        default_value_t = 500,
+        value_parser = clap::value_parser!(u64).range(..=RATE_MAX)
+    )]
     rate: u64,
 }
 
