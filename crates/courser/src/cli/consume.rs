@@ -1,19 +1,25 @@
 //! `courser consume`
 //!
 //! It subscribes, so that what it holds goes back at once when it is killed. With a count it asks for
-//! so many and no more; what came and was not printed it gives back without blame.
+//! so many and no more; what came and was not printed it gives back without blame. What it holds until
+//! the end it extends in time, or it would see it twice.
 
 use std::{
+    cell::RefCell,
+    convert::Infallible,
     io::{self, Write as _},
     time::Duration,
 };
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use courser_client::{
-    Client, Consumer, ConsumerOptions, Delivery, to_wire_duration,
-    wire::{self, Nack, Queue, Reject, Settle},
+    Client, Consumer, ConsumerOptions, Delivery, from_wire_duration, to_wire_duration,
+    wire::{self, Extend, Nack, Queue, Reject, Settle},
 };
-use tokio::{signal, time::timeout};
+use tokio::{
+    signal,
+    time::{sleep, timeout},
+};
 
 use crate::cli::{
     output::{Format, Output, printable, printable_lines, utf8_or_base64},
@@ -28,6 +34,8 @@ const HELD_MAX: u32 = 10_000;
 const HELD_BYTES: u64 = 256 * 1024 * 1024;
 /// How long the broker may take to settle.
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(60);
+/// The shortest lease that the broker gives.
+const LEASE_MIN: Duration = Duration::from_secs(1);
 /// How long giving back the rest may take at the end.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(5);
 
@@ -78,34 +86,37 @@ pub(super) struct Consume {
 }
 
 /// What was taken so far.
-struct Taken {
+struct Taken<'a> {
     /// How many are still wanted.
     left: u64,
     /// The last one takes; the others only hold.
     consumers: Vec<Consumer>,
     /// Leases to be released at the end.
-    held: Vec<u64>,
+    held: &'a RefCell<Vec<u64>>,
 }
 
-impl Taken {
+impl Taken<'_> {
     fn is_full(&self) -> bool {
-        self.left == 0 || self.held.len() >= HELD_MAX as usize
+        self.left == 0 || self.held.borrow().len() >= HELD_MAX as usize
     }
 }
 
 impl Consume {
     pub(super) async fn run(&self, client: &Client, output: &mut Output) -> anyhow::Result<()> {
-        tell_if_paused(&client.get_queue(&self.queue).await?);
+        let queue = client.get_queue(&self.queue).await?;
+        tell_if_paused(&queue);
+        let held = RefCell::default();
         let mut taken = Taken {
             left: self.count.unwrap_or(u64::MAX),
             consumers: Vec::new(),
-            held: Vec::new(),
+            held: &held,
         };
         let result = tokio::select! {
             result = self.take(client, output, &mut taken) => result,
+            result = keep(client, &held, self.lease_of(&queue)) => result.map(|never| match never {}),
             _ = signal::ctrl_c() => Ok(()),
         };
-        let released = release(client, taken.held).await;
+        let released = release(client, held.take()).await;
         for consumer in taken.consumers {
             // A connection that hangs must not hang this command for ever; the broker gives back what
             // the consumer held once it notices.
@@ -118,7 +129,7 @@ impl Consume {
         &self,
         client: &Client,
         output: &mut Output,
-        taken: &mut Taken,
+        taken: &mut Taken<'_>,
     ) -> anyhow::Result<()> {
         loop {
             let left = taken.left;
@@ -145,12 +156,20 @@ impl Consume {
         }
     }
 
+    /// How long each delivery is leased.
+    fn lease_of(&self, queue: &Queue) -> Duration {
+        let options = queue.options.as_ref();
+        let lease = options.and_then(|options| options.lease.as_ref());
+        let lease = self.lease.or_else(|| lease.map(from_wire_duration));
+        lease.unwrap_or_default().max(LEASE_MIN)
+    }
+
     /// Takes from the consumer that came last, until there was nothing for `wait`.
     async fn take_from_last(
         &self,
         client: &Client,
         output: &mut Output,
-        taken: &mut Taken,
+        taken: &mut Taken<'_>,
     ) -> anyhow::Result<()> {
         if self.wait.is_zero()
             && let Some(consumer) = taken.consumers.last()
@@ -177,7 +196,7 @@ impl Consume {
                 return Err(error.into());
             }
             if self.release {
-                taken.held.extend(leases());
+                taken.held.borrow_mut().extend(leases());
             } else {
                 settle(client, self.settlements(leases())).await?;
             }
@@ -229,6 +248,30 @@ fn tell_if_paused(queue: &Queue) {
             format!("note: {name} is paused: nothing comes until `courser queue resume {name}`");
         // Whether somebody reads it or not.
         let _ = writeln!(io::stderr(), "{note}");
+    }
+}
+
+/// Extends what is held whenever half of its lease is over.
+async fn keep(
+    client: &Client,
+    held: &RefCell<Vec<u64>>,
+    lease: Duration,
+) -> anyhow::Result<Infallible> {
+    loop {
+        sleep(lease / 2).await;
+        let extend = |lease_id: &u64| Extend {
+            lease_id: *lease_id,
+            by: Some(to_wire_duration(lease)),
+        };
+        let extend: Vec<_> = held.borrow().iter().map(extend).collect();
+        if !extend.is_empty() {
+            let extend = Settle {
+                extend,
+                ..Settle::default()
+            };
+            let extended = settle(client, extend).await;
+            extended.context("the messages cannot be held any longer")?;
+        }
     }
 }
 

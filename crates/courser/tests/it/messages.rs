@@ -264,3 +264,17 @@ fn follow_ends_on_an_interrupt_with_everything_settled() {
         (0, 0)
     );
 }
+
+#[test]
+fn what_is_held_until_the_end_is_held_longer_than_its_lease() {
+    let (broker, _folder) = broker();
+    let create = ["queue", "create", "q", "--lease", "2s", "--backoff", "0"];
+    broker.courser(&create).done();
+    broker.courser(&["publish", "q", "one"]).done();
+    let held = ["consume", "q", "--release", "--wait", "3s"];
+    assert_eq!(broker.courser(&held).done(), "one\n");
+    assert_eq!(
+        (broker.stat("q", "expired_total"), broker.stat("q", "ready")),
+        (0, 1)
+    );
+}
