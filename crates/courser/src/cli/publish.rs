@@ -1,21 +1,19 @@
 //! `courser publish`
 
-use std::{collections::VecDeque, io::Read as _};
+mod feed;
+
+use std::io::Read as _;
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use courser_client::{
-    Client, Confirmation, Message, PublishResult, Publisher, PublisherOptions, wire,
-};
+use courser_client::{Client, Message, PublishResult, PublisherOptions, wire};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
+use self::feed::Feed;
 use crate::cli::{
     output::{Format, Output, printable},
     usage, value,
 };
-
-/// Messages whose results are not printed yet.
-const WAITING_MAX: usize = 10_000;
 
 /// Publish messages to a topic.
 #[derive(Debug, clap::Args)]
@@ -57,7 +55,7 @@ pub(super) struct Publish {
     /// Publish it so many times.
     #[arg(long, default_value_t = 1, value_parser = value::positive)]
     count: u64,
-    /// Publish every line of standard input as a message.
+    /// Publish every line of standard input as a message. A line that is refused ends it.
     #[arg(long, conflicts_with_all = ["payload", "id"])]
     lines: bool,
     /// Refuse the message when it would reach no queue.
@@ -74,10 +72,6 @@ impl Publish {
         let published = self.publish(client, output, &mut report).await;
         report.end(output)?;
         output.finish()?;
-        if report.messages > 0 {
-            let messages = report.messages;
-            return published.with_context(|| format!("after {messages} messages were published"));
-        }
         published
     }
 
@@ -89,16 +83,13 @@ impl Publish {
     ) -> anyhow::Result<()> {
         if self.lines {
             let publisher = client.publisher(self.options()).await?;
-            return self.publish_lines(&publisher, output, report).await;
+            let mut feed = Feed::new(self, client, publisher);
+            let read = self.publish_lines(&mut feed, output, report).await;
+            return read.and(feed.finish(output, report).await);
         }
         let message = self.message(self.payload()?);
         if self.count == 1 {
-            let request = wire::PublishRequest {
-                messages: vec![message],
-                mandatory: self.mandatory,
-                durability: self.durability().into(),
-            };
-            for result in client.publish(request).await? {
+            for result in client.publish(self.request(message)).await? {
                 report.take(output, result)?;
             }
             return Ok(());
@@ -109,35 +100,43 @@ impl Publish {
             ));
         }
         let publisher = client.publisher(self.options()).await?;
-        let mut waiting = VecDeque::new();
-        for _ in 0..self.count {
-            give(&publisher, message.clone(), &mut waiting, output, report).await?;
+        let mut feed = Feed::new(self, client, publisher);
+        for number in 1..=self.count {
+            if feed.stops() {
+                break;
+            }
+            feed.give(number, message.clone(), output, report).await?;
         }
-        take_all(waiting, output, report).await
+        feed.finish(output, report).await
     }
 
     async fn publish_lines(
         &self,
-        publisher: &Publisher,
+        feed: &mut Feed<'_>,
         output: &mut Output,
         report: &mut Report,
     ) -> anyhow::Result<()> {
-        let mut waiting = VecDeque::new();
         let mut lines = BufReader::new(tokio::io::stdin()).split(b'\n');
-        while let Some(mut line) = lines
-            .next_segment()
-            .await
-            .context("cannot read standard input")?
+        let mut number = 0;
+        while !feed.stops()
+            && let Some(mut line) = lines
+                .next_segment()
+                .await
+                .context("cannot read standard input")?
         {
+            number += 1;
             if line.last() == Some(&b'\r') {
                 line.pop();
             }
             let message = self.message(line.into());
             for _ in 0..self.count {
-                give(publisher, message.clone(), &mut waiting, output, report).await?;
+                if feed.stops() {
+                    break;
+                }
+                feed.give(number, message.clone(), output, report).await?;
             }
         }
-        take_all(waiting, output, report).await
+        Ok(())
     }
 
     fn payload(&self) -> anyhow::Result<Bytes> {
@@ -178,6 +177,15 @@ impl Publish {
         }
     }
 
+    /// A request of one message.
+    fn request(&self, message: Message) -> wire::PublishRequest {
+        wire::PublishRequest {
+            messages: vec![message],
+            mandatory: self.mandatory,
+            durability: self.durability().into(),
+        }
+    }
+
     fn options(&self) -> PublisherOptions {
         PublisherOptions {
             durability: self.durability(),
@@ -185,33 +193,6 @@ impl Publish {
             ..PublisherOptions::default()
         }
     }
-}
-
-async fn give(
-    publisher: &Publisher,
-    message: Message,
-    waiting: &mut VecDeque<Confirmation>,
-    output: &mut Output,
-    report: &mut Report,
-) -> anyhow::Result<()> {
-    if waiting.len() >= WAITING_MAX
-        && let Some(first) = waiting.pop_front()
-    {
-        report.take(output, first.await?)?;
-    }
-    waiting.push_back(publisher.publish(message).await?);
-    Ok(())
-}
-
-async fn take_all(
-    waiting: VecDeque<Confirmation>,
-    output: &mut Output,
-    report: &mut Report,
-) -> anyhow::Result<()> {
-    for confirmation in waiting {
-        report.take(output, confirmation.await?)?;
-    }
-    Ok(())
 }
 
 /// What is told of the messages that were published.
@@ -228,7 +209,7 @@ struct Report {
 
 impl Report {
     fn take(&mut self, output: &mut Output, result: PublishResult) -> anyhow::Result<()> {
-        if self.messages == 0 {
+        if self.messages == 0 || result.position < self.first.position {
             self.first = result.clone();
         }
         self.messages += 1;
@@ -238,7 +219,9 @@ impl Report {
             Format::Json => self.results.push(result.clone()),
             Format::Ndjson => output.message(&result)?,
         }
-        self.last = result;
+        if result.position >= self.last.position {
+            self.last = result;
+        }
         Ok(())
     }
 

@@ -278,3 +278,51 @@ fn what_is_held_until_the_end_is_held_longer_than_its_lease() {
         (0, 1)
     );
 }
+
+#[test]
+fn a_line_that_is_refused_is_named_and_takes_no_other_along() {
+    let (broker, _folder) = broker();
+    broker.courser(&["queue", "create", "q"]).done();
+    let large = "x".repeat(5_000_000);
+    let lines: String = (1..=500)
+        .map(|line| match line {
+            321 | 400 => format!("{large}\n"),
+            line => format!("{line}\n"),
+        })
+        .collect();
+    let ended = broker.courser_with(lines.as_bytes(), &["publish", "q", "--lines"]);
+    let said = ended.stderr.clone();
+    assert_eq!(ended.code, 1, "{said}");
+    assert!(said.contains("line 321 was refused"), "{said}");
+    assert!(said.contains("must have at most 4194304 bytes"), "{said}");
+    // It says of how many lines it has read, and all of these are there, but for the bad ones.
+    let words: Vec<u64> = said
+        .split_whitespace()
+        .filter_map(|word| word.replace(',', "").parse().ok())
+        .collect();
+    let (published, read) = (words[0], words[1]);
+    assert!((321..=500).contains(&read), "{said}");
+    assert_eq!(published, read - 1 - u64::from(read >= 400), "{said}");
+    assert!(
+        ended
+            .stdout
+            .contains(&format!("published {published} messages"))
+    );
+    let consumed = broker.courser(&["consume", "q", "--wait", "0"]).done();
+    let mut consumed: Vec<u64> = consumed.lines().map(|line| line.parse().unwrap()).collect();
+    consumed.sort_unstable();
+    let expected: Vec<_> = (1..=read)
+        .filter(|line| ![321, 400].contains(line))
+        .collect();
+    assert_eq!(consumed, expected);
+}
+
+#[test]
+fn a_message_that_is_refused_is_not_published_again_and_again() {
+    let (broker, _folder) = broker();
+    let publish = ["publish", "nowhere", "x", "--mandatory", "--count", "5000"];
+    let said = broker.courser(&publish).failed(1);
+    assert!(said.contains("0 of "), "{said}");
+    assert!(said.contains("message 1 was refused"), "{said}");
+    assert!(said.contains("would reach no queue"), "{said}");
+}
