@@ -42,8 +42,8 @@ async fn goes_through(broker: &Broker, bytes: usize) {
     broker.assert_nothing_ready("files").await;
 }
 
-fn assert_too_large(refused: &Status) {
-    assert_refused(refused, Code::InvalidArgument, "17825792 bytes");
+fn assert_too_large(refused: &Status, max: &str) {
+    assert_refused(refused, Code::InvalidArgument, max);
     let info = refused.get_details_error_info().unwrap();
     assert_eq!(info.reason, "REQUEST_TOO_LARGE");
 }
@@ -90,7 +90,7 @@ async fn a_request_holds_sixteen_mebibytes_at_most() {
         .try_publish(vec![large(4 * MIB); 10])
         .await
         .unwrap_err();
-    assert_too_large(&refused);
+    assert_too_large(&refused, "17825792 bytes");
     assert_eq!(broker.stats("files").await.ready, 4);
 }
 
@@ -103,7 +103,7 @@ async fn a_request_too_large_to_be_read_is_refused_by_every_call() {
         options: None,
     };
     let refused = broker.admin.clone().create_queue(request).await;
-    assert_too_large(&refused.unwrap_err());
+    assert_too_large(&refused.unwrap_err(), "1048576 bytes");
 
     let request = PublishStreamRequest {
         messages: vec![large(4 * MIB); 10],
@@ -120,7 +120,7 @@ async fn a_request_too_large_to_be_read_is_refused_by_every_call() {
             .unwrap_err(),
         Err(status) => status,
     };
-    assert_too_large(&ended);
+    assert_too_large(&ended, "17825792 bytes");
 
     let consumer = broker.subscribe("files").await;
     let settle = SubscribeRequest {
@@ -130,5 +130,5 @@ async fn a_request_too_large_to_be_read_is_refused_by_every_call() {
         })),
     };
     consumer.requests.send(settle).await.unwrap();
-    assert_too_large(&consumer.end().await);
+    assert_too_large(&consumer.end().await, "17825792 bytes");
 }

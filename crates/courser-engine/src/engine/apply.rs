@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use courser_core::{
     broker::ConsumerOptions, error::Unavailable, id::ConsumerId, message::Message,
     options::Durability, time::Timestamp,
@@ -85,13 +86,23 @@ impl Engine {
         };
         turn.sync |= placement.sync && durability == Durability::Synced;
         let mut results = Vec::with_capacity(messages.len());
+        let sizes = messages.iter().map(|message| u64::from(message.size()));
+        let taken = sizes.clone().zip(&placement.placed);
+        let taken = taken.filter(|(_, placed)| placed.queues > 0);
+        let taken: u64 = taken.map(|(size, _)| size).sum();
+        // Payloads are slices of the buffer that the request came in, and keep all of it in memory: a
+        // few that are taken must not keep those that are not.
+        let is_smaller_part = taken < sizes.sum::<u64>() / 2;
         for (message, placed) in messages.into_iter().zip(placement.placed) {
             let uuid = if message.id.is_none() {
                 self.uuid(now)
             } else {
                 Uuid::nil()
             };
-            let message = message.placed(placed.position, now, uuid);
+            let mut message = message.placed(placed.position, now, uuid);
+            if is_smaller_part {
+                message.payload = Bytes::copy_from_slice(&message.payload);
+            }
             let (position, queues) = (placed.position, placed.queues);
             results.push(Published {
                 position,

@@ -2,18 +2,22 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use courser_core::{
     error::QueueError,
     id::{LeaseId, Seq},
     lease::Verdict,
+    message::NewMessage,
     options::QueueOptions,
     stats::{Peek, StateFilter},
 };
-use courser_engine::request::{Ended, Event, Open, Redrive};
+use courser_engine::request::{Ended, Event, Open, Publish, Redrive};
 use courser_store::MemoryStore;
 
 use crate::harness::{
-    ack, broker, deliveries, forgetful, numbered, open, payloads, publish, queue, until, verdict,
+    ack, broker, deliveries, forgetful, message, numbered, open, payloads, publish, queue, until,
+    verdict,
 };
 
 #[tokio::test]
@@ -155,6 +159,33 @@ async fn a_pull_with_auto_ack_takes_no_more_than_it_asked_for() {
     assert_eq!(payloads(&pulled), ["a", "b"]);
     let view = broker.get_queue("q".to_owned()).await.unwrap();
     assert_eq!((view.ready, view.totals.acked), (1, 2));
+}
+
+#[tokio::test]
+async fn a_message_keeps_the_buffer_of_its_request_only_when_most_of_that_is_wanted() {
+    let broker = broker(MemoryStore::new());
+    queue(&broker, "q").await;
+    let mut subscription = broker.subscribe(open("q")).await.unwrap();
+    for (topics, shares) in [
+        (["q", "q", "nowhere"], true),
+        (["q", "nowhere", "nowhere"], false),
+    ] {
+        let buffer = Bytes::from(vec![7; 30_000]);
+        let parts = topics.iter().enumerate().map(|(at, topic)| NewMessage {
+            payload: buffer.slice(at * 10_000..(at + 1) * 10_000),
+            ..message(topic, "")
+        });
+        let request = Publish {
+            messages: parts.collect(),
+            ..publish("q", &[])
+        };
+        broker.publish(request).await.unwrap();
+        let delivered = deliveries(&mut subscription, 1).await;
+        let payload = &delivered[0].message.payload;
+        assert_eq!(buffer.as_ptr_range().contains(&payload.as_ptr()), shares);
+        assert_eq!(payload.len(), 10_000);
+        assert!(subscription.settler().settle(ack(&delivered)).await);
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Requests are looked over before prost decodes them: it makes 330 bytes of an empty message that
 //! takes two on the wire, so what there is too many of is refused while it is still only bytes.
 
-use bytes::Buf as _;
+use bytes::{Buf as _, Bytes};
 use courser_core::limits::{HEADERS_MAX, PUBLISH_MESSAGES_MAX, SETTLE_LEASES_MAX};
 use courser_proto::v1;
 use prost::encoding::{WireType, decode_key, decode_varint};
@@ -20,17 +20,42 @@ const MANY_HEADERS_BYTES: usize = HEADERS_MAX * 5;
 pub(crate) trait WireRequest: prost::Message + Default + 'static {
     /// Counts what there may be too many of in the encoded request.
     fn check(encoded: &[u8]) -> Result<(), InvalidField>;
+
+    /// The messages that it brings.
+    fn messages(&mut self) -> &mut [v1::Message] {
+        &mut []
+    }
+
+    /// Payloads are slices of the buffer that the request came in, of `encoded` bytes, and keep all of
+    /// it in memory as long as they live. Those that are the smaller part of it get memory of their own.
+    fn let_go_of_buffer(&mut self, encoded: usize) {
+        let messages = self.messages();
+        let payloads: usize = messages.iter().map(|message| message.payload.len()).sum();
+        if payloads < encoded / 2 {
+            for message in messages {
+                message.payload = Bytes::copy_from_slice(&message.payload);
+            }
+        }
+    }
 }
 
 impl WireRequest for v1::PublishRequest {
     fn check(encoded: &[u8]) -> Result<(), InvalidField> {
         check_messages(encoded, 1)
     }
+
+    fn messages(&mut self) -> &mut [v1::Message] {
+        &mut self.messages
+    }
 }
 
 impl WireRequest for v1::PublishStreamRequest {
     fn check(encoded: &[u8]) -> Result<(), InvalidField> {
         check_messages(encoded, 2)
+    }
+
+    fn messages(&mut self) -> &mut [v1::Message] {
+        &mut self.messages
     }
 }
 
@@ -63,7 +88,12 @@ impl<Request: WireRequest> Decoder for WireDecoder<Request> {
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Request>, Status> {
         // The whole request lies in one piece.
         Request::check(buffer.chunk())?;
-        self.0.decode(buffer)
+        let encoded = buffer.remaining();
+        let mut request = self.0.decode(buffer)?;
+        if let Some(request) = &mut request {
+            request.let_go_of_buffer(encoded);
+        }
+        Ok(request)
     }
 }
 
@@ -89,9 +119,13 @@ impl Decoder for NumberedDecoder {
             let request = Err(error);
             return Ok(Some(Numbered { number, request }));
         }
-        Ok(self.0.decode(buffer)?.map(|request| Numbered {
-            number: request.number,
-            request: Ok(request),
+        let encoded = buffer.remaining();
+        Ok(self.0.decode(buffer)?.map(|mut request| {
+            request.let_go_of_buffer(encoded);
+            Numbered {
+                number: request.number,
+                request: Ok(request),
+            }
         }))
     }
 }
@@ -215,6 +249,40 @@ mod tests {
             &publish(vec![with_headers(100), with_headers(101)]),
             Some("messages[1].headers must have at most 100 pairs, has 101"),
         );
+    }
+
+    #[test]
+    fn small_payloads_do_not_keep_a_large_request_in_memory() {
+        let request = |payload: Vec<u8>| {
+            let message = v1::Message {
+                payload: payload.into(),
+                ..v1::Message::default()
+            };
+            let mut encoded = v1::PublishRequest {
+                messages: vec![message],
+                ..v1::PublishRequest::default()
+            }
+            .encode_to_vec();
+            // A field that nobody knows.
+            encoded.extend([0x82, 0x7d, 0x80, 0x08]);
+            encoded.extend([0; 1024]);
+            Bytes::from(encoded)
+        };
+        for (payload, shares) in [(10, false), (1_000, false), (1_100, true)] {
+            let encoded = request(vec![7; payload]);
+            let range = encoded.as_ptr_range();
+            let length = encoded.len();
+            let mut decoded = v1::PublishRequest::decode(encoded.clone()).unwrap();
+            decoded.let_go_of_buffer(length);
+            let payload = &decoded.messages[0].payload;
+            assert_eq!(
+                range.contains(&payload.as_ptr()),
+                shares,
+                "{}",
+                payload.len()
+            );
+            assert!(payload.iter().all(|byte| *byte == 7));
+        }
     }
 
     #[test]
