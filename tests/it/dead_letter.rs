@@ -48,6 +48,46 @@ fn from_dlq() -> RedriveEntriesRequest {
 }
 
 #[tokio::test]
+async fn a_redrive_goes_on_where_the_one_before_ended() {
+    let broker = Broker::start().await;
+    broker.create_with("orders", two_attempts()).await;
+    for text in ["a", "b", "c"] {
+        fail(&broker, text).await;
+    }
+    let mut admin = broker.admin.clone();
+    let one = RedriveEntriesRequest {
+        limit: 1,
+        dry_run: true,
+        ..from_dlq()
+    };
+    let mut seen = Vec::new();
+    let mut after_entry_id = 0;
+    loop {
+        let next = RedriveEntriesRequest {
+            after_entry_id,
+            ..one.clone()
+        };
+        let answer = admin.redrive_entries(next).await.unwrap().into_inner();
+        if answer.redriven == 0 {
+            break;
+        }
+        after_entry_id = answer.last_entry_id;
+        seen.push(after_entry_id);
+    }
+    let entries = broker.peek("orders.dlq").await;
+    let ids: Vec<_> = entries.iter().map(|entry| entry.entry_id).collect();
+    assert_eq!(seen, ids);
+    let rest = RedriveEntriesRequest {
+        after_entry_id: ids[0],
+        ..from_dlq()
+    };
+    assert_eq!(redrive(&broker, rest).await.unwrap(), 2);
+    let left = broker.peek("orders.dlq").await;
+    assert_eq!(left.len(), 1);
+    assert_eq!(left[0].entry_id, ids[0]);
+}
+
+#[tokio::test]
 async fn the_last_failed_attempt_dead_letters_with_reason_error_and_history() {
     let broker = Broker::start().await;
     broker.create_with("orders", two_attempts()).await;

@@ -143,21 +143,21 @@ impl Client {
             .entries)
     }
 
-    /// Moves dead letters back to where they came from, or elsewhere. Answers how many.
+    /// Moves dead letters back to where they came from, or elsewhere. Answers how many, and where to go
+    /// on.
     ///
     /// # Errors
     /// `Refused`, `Failed`, `Unreachable`.
     pub async fn redrive_entries(
         &self,
         request: wire::RedriveEntriesRequest,
-    ) -> Result<u64, Error> {
+    ) -> Result<wire::RedriveEntriesResponse, Error> {
         Ok(self
             .admin
             .clone()
             .redrive_entries(request)
             .await?
-            .into_inner()
-            .redriven)
+            .into_inner())
     }
 
     /// The figures of the queues named, or of all, now and every second.

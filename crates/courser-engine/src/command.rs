@@ -11,7 +11,7 @@ use crate::{
     loader::Loaded,
     request::{
         Confirm, Info, Open, Peeked, Publish, PublishError, Published, QueueError, Redrive,
-        Settled, Settlement, Snapshot,
+        Redriven, Settled, Settlement, Snapshot,
     },
     subscription::Subscription,
 };
@@ -94,7 +94,7 @@ pub(crate) enum Change {
     },
     Redrive {
         redrive: Redrive,
-        reply: Reply<Result<u64, QueueError>>,
+        reply: Reply<Result<Redriven, QueueError>>,
     },
 }
 

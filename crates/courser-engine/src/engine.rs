@@ -35,7 +35,7 @@ use crate::{
     limits,
     loader::Load,
     recent::Recent,
-    request::{CommitStats, Ended, Event, Health, QueueError},
+    request::{CommitStats, Ended, Event, Health, QueueError, Redriven},
     room::Room,
     turn::Turn,
 };
@@ -69,7 +69,7 @@ pub(crate) struct Engine {
 pub(crate) struct RedriveJob {
     pub(crate) task: RedriveTask,
     pub(crate) moved: u64,
-    pub(crate) reply: Reply<Result<u64, QueueError>>,
+    pub(crate) reply: Reply<Result<Redriven, QueueError>>,
 }
 
 /// What happened since the last checkpoint began.

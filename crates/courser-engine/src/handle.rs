@@ -19,7 +19,7 @@ use crate::{
     limits,
     request::{
         Confirm, Delivery, Ended, Event, Health, Info, Open, Peek, Peeked, Publish, PublishError,
-        Published, QueueError, Redrive, Settled, Settlement, Snapshot,
+        Published, QueueError, Redrive, Redriven, Settled, Settlement, Snapshot,
     },
     subscription::Subscription,
     turn::store_failed,
@@ -243,11 +243,11 @@ impl BrokerHandle {
         self.look(|reply| Look::Peek { queue, peek, reply }).await?
     }
 
-    /// Moves dead letters back; answers how many.
+    /// Moves dead letters back.
     ///
     /// # Errors
     /// `NotFound`, `NotDeadLetterQueue`, `IsDeadLetterQueue` (the target), `Unavailable`.
-    pub async fn redrive(&self, redrive: Redrive) -> Result<u64, QueueError> {
+    pub async fn redrive(&self, redrive: Redrive) -> Result<Redriven, QueueError> {
         self.change(|reply| Change::Redrive { redrive, reply })
             .await
     }

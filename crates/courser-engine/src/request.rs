@@ -140,10 +140,21 @@ pub struct Redrive {
     pub limit: Option<u64>,
     /// Only these, unless empty.
     pub entries: Vec<Seq>,
+    /// Only those after this one.
+    pub after: Seq,
     /// Only with this reason.
     pub reason: Option<String>,
     /// Count only.
     pub dry_run: bool,
+}
+
+/// What a redrive did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Redriven {
+    /// Entries moved, or counted.
+    pub moved: u64,
+    /// The last one that was looked at.
+    pub last: Seq,
 }
 
 /// An entry and its message; the message is gone when it was settled in between.

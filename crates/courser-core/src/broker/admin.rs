@@ -300,7 +300,7 @@ impl Broker {
         let end = task.before.unwrap_or(queue.next_seq);
         let mut picked = Vec::new();
         for _ in 0..limits::REDRIVE_CHUNKS {
-            let Some(next) = task.next() else {
+            let Some(next) = task.next().filter(|next| *next < end) else {
                 return (picked, true);
             };
             let Some((number, _)) = queue.chunks_from(next.chunk()).next() else {
@@ -318,7 +318,7 @@ impl Broker {
                     task.after = seq;
                 }
             }
-            task.after = Seq(ChunkNo(number.0 + 1).first().0 - 1);
+            task.after = Seq(ChunkNo(number.0 + 1).first().min(end).0 - 1);
         }
         (picked, false)
     }

@@ -1,18 +1,13 @@
 //! Queues are made, changed and looked at.
 
-use courser_core::{
-    broker::RedriveTask,
-    id::{Position, Seq},
-    stats::EntryView,
-    time::Timestamp,
-};
+use courser_core::{broker::RedriveTask, id::Position, stats::EntryView, time::Timestamp};
 use courser_store::Usage;
 
 use super::{Engine, RedriveJob, apply::answer};
 use crate::{
     command::{Change, Look, Reply},
     loader::Load,
-    request::{Info, Peek, Peeked, QueueError, Redrive, Snapshot},
+    request::{Info, Peek, Peeked, QueueError, Redrive, Redriven, Snapshot},
     turn::{Turn, store_failed},
 };
 
@@ -128,7 +123,8 @@ impl Engine {
             Ok(step) => {
                 job.moved += step.moved;
                 if step.done {
-                    answer(turn, job.reply, Ok(job.moved));
+                    let (moved, last) = (job.moved, job.task.after);
+                    answer(turn, job.reply, Ok(Redriven { moved, last }));
                 } else {
                     self.redrives.push_back(job);
                 }
@@ -181,9 +177,8 @@ impl Change {
             Self::Create { reply, .. } => drop(reply.send(Err(store_failed()))),
             Self::Update { reply, .. } => drop(reply.send(Err(store_failed()))),
             Self::Delete { reply, .. } => drop(reply.send(Err(store_failed()))),
-            Self::Purge { reply, .. } | Self::Redrive { reply, .. } => {
-                drop(reply.send(Err(store_failed())));
-            }
+            Self::Purge { reply, .. } => drop(reply.send(Err(store_failed()))),
+            Self::Redrive { reply, .. } => drop(reply.send(Err(store_failed()))),
         }
     }
 }
@@ -199,7 +194,7 @@ fn redrive_task(redrive: Redrive) -> RedriveTask {
         entries,
         reason: redrive.reason,
         dry_run: redrive.dry_run,
-        after: Seq(0),
+        after: redrive.after,
         before: None,
     }
 }

@@ -314,7 +314,7 @@ async fn dead_letters_are_redriven_in_steps_with_their_history() {
         limit: Some(2_500),
         ..Redrive::default()
     };
-    assert_eq!(broker.redrive(redrive.clone()).await.unwrap(), 2_500);
+    assert_eq!(broker.redrive(redrive.clone()).await.unwrap().moved, 2_500);
     let view = broker.get_queue("q".to_owned()).await.unwrap();
     assert_eq!((view.ready, view.dead), (2_500, 500));
     let again = broker.pull(open("q"), Duration::ZERO).await.unwrap();

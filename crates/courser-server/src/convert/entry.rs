@@ -129,6 +129,7 @@ pub(crate) fn redrive_from_proto(redrive: v1::RedriveEntriesRequest) -> Checked<
         to: to.transpose()?,
         limit: (redrive.limit > 0).then_some(redrive.limit),
         entries: entries.into_iter().map(Seq).collect(),
+        after: Seq(redrive.after_entry_id),
         reason: (!reason.is_empty()).then_some(reason),
         dry_run: redrive.dry_run,
     })

@@ -190,7 +190,10 @@ impl Admin for AdminService {
             .redrive(redrive)
             .await
             .map_err(queue_error_to_status)?;
-        Ok(Response::new(v1::RedriveEntriesResponse { redriven }))
+        Ok(Response::new(v1::RedriveEntriesResponse {
+            redriven: redriven.moved,
+            last_entry_id: redriven.last.0,
+        }))
     }
 
     async fn watch_stats(

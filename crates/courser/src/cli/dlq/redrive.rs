@@ -83,6 +83,7 @@ impl Redrive {
             entry_ids: entry_ids.to_vec(),
             reason: self.reason.clone(),
             dry_run,
+            after_entry_id: 0,
         }
     }
 
@@ -90,15 +91,13 @@ impl Redrive {
     async fn count(&self, client: &Client) -> anyhow::Result<u64> {
         let limit = self.limit.unwrap_or(0);
         if self.entries.is_empty() {
-            return Ok(client
-                .redrive_entries(self.request(&[], limit, true))
-                .await?);
+            let request = self.request(&[], limit, true);
+            return Ok(client.redrive_entries(request).await?.redriven);
         }
         let mut total = 0;
         for entries in self.entries.chunks(ENTRIES_MAX) {
-            total += client
-                .redrive_entries(self.request(entries, limit, true))
-                .await?;
+            let request = self.request(entries, limit, true);
+            total += client.redrive_entries(request).await?.redriven;
         }
         Ok(self.limit.map_or(total, |limit| total.min(limit)))
     }
@@ -110,16 +109,20 @@ impl Redrive {
         };
         let mut steps = Pace::new(self.rate, step);
         let bar = bar(total);
-        let mut moved = 0;
+        let (mut moved, mut after_entry_id) = (0, 0);
         if self.entries.is_empty() {
             while moved < total {
                 steps.next().await;
-                let request = self.request(&[], step.min(total - moved), false);
-                let now = client.redrive_entries(request).await?;
-                if now == 0 {
+                let request = RedriveEntriesRequest {
+                    after_entry_id,
+                    ..self.request(&[], step.min(total - moved), false)
+                };
+                let stepped = client.redrive_entries(request).await?;
+                if stepped.redriven == 0 {
                     break;
                 }
-                moved += now;
+                moved += stepped.redriven;
+                after_entry_id = stepped.last_entry_id;
                 bar.set_position(moved);
             }
         } else {
@@ -129,7 +132,7 @@ impl Redrive {
                 }
                 steps.next().await;
                 let request = self.request(entries, total - moved, false);
-                moved += client.redrive_entries(request).await?;
+                moved += client.redrive_entries(request).await?.redriven;
                 bar.set_position(moved);
             }
         }
