@@ -85,8 +85,9 @@ pub(crate) struct Leases {
     next: LeaseId,
 }
 
-/// Bits of a lease id that count leases; those above name the start of the broker.
-const COUNT_BITS: u32 = 48;
+/// Bits of a lease id that count leases: 200 days at a million a second. Those above name the start of
+/// the broker: one a minute for two years.
+const COUNT_BITS: u32 = 44;
 
 impl Leases {
     /// `epoch` differs from start to start, so that a lease id of an earlier one is known as such.

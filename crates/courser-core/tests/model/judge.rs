@@ -307,7 +307,7 @@ impl Model {
 
     fn settle_late(&mut self, id: LeaseId, verdict: &Verdict) -> Result<(), LeaseError> {
         let Some((name, order)) = self.ended.get(&id).cloned() else {
-            let earlier = id.0 != 0 && id.0 >> 48 < self.epoch;
+            let earlier = id.0 != 0 && id.0 >> 44 < self.epoch;
             return Err(if earlier {
                 LeaseError::Expired
             } else {
