@@ -7,11 +7,11 @@ use crate::options::OptionError;
 /// Why a lease was not settled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LeaseError {
-    /// It ran out, or the broker started anew since, and the entry is not this consumer's any more.
+    /// It ran out, was given back by a disconnect, or is of before the broker's last start.
     #[error("the lease has ended, the entry may be with another consumer")]
     Expired,
-    /// Settled before, given back by a disconnect, or never issued.
-    #[error("there is no such lease: it was settled or given back before, or never issued")]
+    /// Settled before, ended long ago, or never issued.
+    #[error("there is no such lease: it was settled before, ended long ago, or was never issued")]
     Unknown,
     /// An extension would make it last longer than any lease may.
     #[error("the lease cannot be extended: at most 7 days after the delivery, {left:?} are left")]
