@@ -66,11 +66,15 @@ impl Committer {
             };
             let mut gathered = self.gather(first);
             // Work that wants no sync must not put off the one that is due.
-            gathered.sync |= sync_at.is_some_and(|at| at <= self.clock.now());
-            if gathered.sync {
+            let now = self.clock.now();
+            let is_due = sync_at.is_some_and(|at| at <= now);
+            if !gathered.is_empty() {
+                gathered.sync |= is_due;
+                let due = sync_at.unwrap_or(now + limits::BUFFERED_SYNC_INTERVAL);
+                sync_at = (!gathered.sync).then_some(due);
+            } else if is_due {
+                self.note(self.store.sync());
                 sync_at = None;
-            } else if !gathered.is_empty() {
-                sync_at.get_or_insert_with(|| self.clock.now() + limits::BUFFERED_SYNC_INTERVAL);
             }
             match self.commit(&gathered, &mut last_frame) {
                 Ok(()) => {

@@ -7,7 +7,8 @@ use std::{
 
 use courser_core::{
     error::{LeaseError, PublishError, QueueError},
-    id::Position,
+    id::{LeaseId, Position},
+    lease::{Settlement, Verdict},
     options::Durability,
 };
 use courser_engine::{
@@ -146,11 +147,8 @@ async fn a_message_that_is_not_in_the_log_yet_is_kept_for_who_waits_for_it() {
     assert_eq!(payloads(&delivered), ["a", "b"]);
 }
 
-#[tokio::test]
-async fn a_stream_of_work_without_sync_does_not_put_off_the_sync() {
-    let store = Gated::new();
-    let broker = start(Arc::clone(&store) as Arc<dyn Store>, &Options::default()).unwrap();
-    queue(&broker, "q").await;
+/// Does `work` until the store is synced.
+async fn until_synced(store: &Gated, work: impl AsyncFn()) {
     let before = store.syncs.load(Ordering::SeqCst);
     let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
     while store.syncs.load(Ordering::SeqCst) == before {
@@ -158,12 +156,33 @@ async fn a_stream_of_work_without_sync_does_not_put_off_the_sync() {
             tokio::time::Instant::now() < deadline,
             "the sync never came"
         );
+        work().await;
+    }
+}
+
+#[tokio::test]
+async fn a_stream_of_work_without_sync_does_not_put_off_the_sync() {
+    let store = Gated::new();
+    let broker = start(Arc::clone(&store) as Arc<dyn Store>, &Options::default()).unwrap();
+    queue(&broker, "q").await;
+    let publish_buffered = async || {
         let buffered = Publish {
             durability: Durability::Buffered,
             ..publish("q", &["a"])
         };
         broker.publish(buffered).await.unwrap();
-    }
+    };
+    until_synced(&store, publish_buffered).await;
+    publish_buffered().await;
+    // What writes nothing does not take the sync along either.
+    until_synced(&store, async || {
+        let nobody = Settlement {
+            lease_id: LeaseId(7),
+            verdict: Verdict::Ack,
+        };
+        assert!(broker.settle(vec![nobody]).await.unwrap().ok.is_empty());
+    })
+    .await;
 }
 
 #[tokio::test]
