@@ -100,7 +100,9 @@ impl DiskStore {
         let lock = folder::take(folder)?;
         let log = folder::make(&folder.join("log"))?;
         let log = Log::open(&log, options.segment_bytes.max(4 * 1024))?;
-        let index = Index::open(&folder.join("index")).map_err(|error| advise(error, &log))?;
+        let unused = log.segments().is_empty();
+        let index =
+            Index::open(&folder.join("index"), unused).map_err(|error| advise(error, &log))?;
         Ok(Self {
             folder: folder.to_owned(),
             log,

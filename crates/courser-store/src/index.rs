@@ -61,6 +61,8 @@ const PARTS: usize = 128;
 const SEGMENT_BYTES: usize = 2 * 1024 * 1024;
 /// Bytes of pages that sled keeps in memory; the engine keeps what it needs itself.
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
+/// The file in which sled keeps what it was opened with.
+const SETTINGS: &str = "conf";
 const META_VERSION: u8 = 2;
 /// The values of an index of this version had no checksum. One is made anew at the start.
 const META_VERSION_UNSUMMED: u8 = 1;
@@ -94,8 +96,14 @@ pub(crate) type VisitChunk<'a> = dyn FnMut(QueueId, ChunkNo, &Chunk) + 'a;
 
 impl Index {
     /// Opens the folder, and makes it if it is not there. One that takes far more than what lives in
-    /// it is made anew.
-    pub(crate) fn open(folder: &Path) -> Result<Self, StoreError> {
+    /// it is made anew. `unused` says that nothing was ever committed to the log beside it.
+    pub(crate) fn open(folder: &Path, unused: bool) -> Result<Self, StoreError> {
+        let settings = folder.join(SETTINGS);
+        if unused && settings.exists() {
+            // A first start may have been cut off before it synced this. What is in it is the same in
+            // every index of ours, and sled writes it anew.
+            fs::remove_file(&settings).map_err(|error| StoreError::io("drop", &settings, error))?;
+        }
         Self::open_with_floor(folder, anew::FLOOR_BYTES)
     }
 
@@ -410,7 +418,7 @@ fn open_sled(folder: &Path, name: &Path) -> Result<Sled, StoreError> {
     let sled = Sled::open(&config, name)?;
     // sled syncs neither the names of its files nor the one that holds its settings, without which no
     // later open succeeds.
-    let settings = folder.join("conf");
+    let settings = folder.join(SETTINGS);
     File::open(&settings)
         .and_then(|file| file.sync_all())
         .map_err(|error| StoreError::io("sync", &settings, error))?;

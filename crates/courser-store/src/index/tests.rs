@@ -17,7 +17,7 @@ use crate::{
 };
 
 fn open(folder: &TempDir) -> Index {
-    Index::open(folder.path()).unwrap()
+    Index::open(folder.path(), false).unwrap()
 }
 
 fn fill(index: &Index, queue: u32, chunks: u64) {
@@ -92,6 +92,18 @@ fn no_blob_is_made_and_segments_have_their_size() {
         conf.contains(&format!("segment_size: {SEGMENT_BYTES}")),
         "{conf}"
     );
+}
+
+/// What a power cut during the first start may leave of a file that sled does not sync.
+#[test]
+fn settings_torn_by_a_first_start_are_written_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(open(&folder));
+    let settings = folder.path().join(super::SETTINGS);
+    let length = fs::read(&settings).unwrap().len();
+    fs::write(&settings, vec![0; length]).unwrap();
+    assert!(Index::open(folder.path(), false).is_err());
+    Index::open(folder.path(), true).unwrap();
 }
 
 #[test]
@@ -213,7 +225,7 @@ fn a_crash_while_it_is_made_anew_leaves_one_or_the_other() {
                 fs::rename(&new, &folder).unwrap();
             }
         }
-        let index = Index::open(&folder).unwrap();
+        let index = Index::open(&folder, false).unwrap();
         assert_eq!(contents(&index).unwrap(), expected, "{step}");
         assert!(!old.exists() && !new.exists(), "{step}");
     }
@@ -239,7 +251,7 @@ fn an_index_without_checksums_gets_them() {
     db.call(|db| db.flush()).unwrap();
     drop((db, index));
     for _ in 0..2 {
-        let index = Index::open(&folder).unwrap();
+        let index = Index::open(&folder, false).unwrap();
         assert_eq!(contents(&index).unwrap(), expected);
         assert_eq!(
             (index.meta().unwrap().epoch, index.meta().unwrap().upto),
@@ -262,7 +274,7 @@ fn a_value_that_went_is_missed() {
         index.db().call(|db| db.remove(&key)).unwrap().unwrap();
         index.flush().unwrap();
         drop(index);
-        let read = Index::open(&folder).and_then(|index| {
+        let read = Index::open(&folder, false).and_then(|index| {
             let queues = index.queues(&mut |_| {})?;
             index.check_sum([queues, index.chunks(&mut |_, _, _| {})?])
         });
