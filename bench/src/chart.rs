@@ -6,7 +6,7 @@ use crate::{results::Summary, text};
 
 const WIDTH: f64 = 760.0;
 const LABELS: f64 = 190.0;
-const VALUES: f64 = 120.0;
+const VALUES: f64 = 150.0;
 const ROW: f64 = 30.0;
 const HEAD: f64 = 34.0;
 /// A limit that is far away is drawn no longer than so many times the longest bar of a broker.

@@ -24,7 +24,11 @@ pub(crate) fn describe(data: &Path) -> anyhow::Result<BTreeMap<String, String>> 
         ),
         (
             "file system",
-            output("stat", &["-f", "-c", "%T", &data.to_string_lossy()]).unwrap_or_default(),
+            output(
+                "findmnt",
+                &["-n", "-o", "FSTYPE", "-T", &data.to_string_lossy()],
+            )
+            .unwrap_or_default(),
         ),
         (
             "date",

@@ -26,7 +26,9 @@ mod text;
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use anyhow::bail;
 use clap::Parser as _;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{results::Results, run::Plan, scenario::SystemId, server::Places};
 
@@ -99,7 +101,7 @@ fn main() -> anyhow::Result<()> {
                 },
                 results,
             };
-            let results = runtime.block_on(plan.run())?;
+            let results = runtime.block_on(until_stopped(plan))?;
             page::write(&results, &docs)
         }
         Command::Page { results, docs } => page::write(&Results::read(&results)?, &docs),
@@ -110,5 +112,17 @@ fn main() -> anyhow::Result<()> {
             Ok(())
         }
         Command::Echo { address } => runtime.block_on(echo::serve(address)),
+    }
+}
+
+/// Servers are processes of their own: whoever stops this must not leave them behind. What is dropped
+/// here ends its server.
+async fn until_stopped(plan: Plan) -> anyhow::Result<Results> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        results = Box::pin(plan.run()) => results,
+        _ = interrupt.recv() => bail!("interrupted"),
+        _ = terminate.recv() => bail!("terminated"),
     }
 }

@@ -310,7 +310,7 @@ fn throughput(base: &Shape) -> Vec<Scenario> {
                 size: 100,
                 ..base.clone()
             }),
-            systems: WITH_LIMITS,
+            systems: THROUGHPUT,
             measures: RATES,
             wanted: wanted_100,
         },
