@@ -1,0 +1,264 @@
+//! What was sent, confirmed, delivered and settled, each with the event of the disk before which it
+//! was asked or after which it was answered.
+//!
+//! A stamp is a number of the interposer's counter. What was asked at stamp `s` can be in no event up to
+//! `s`; what was answered at stamp `s` must be in every state of the disk that has the events up to `s`.
+//! So a state of the disk cut at event `k` must hold what was answered at `k` or before, may hold what was
+//! asked before `k`, and must not hold anything else. A kill cuts behind all stamps.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::{control::Control, letter::Letter};
+
+/// A queue together with its dead-letter queue, for an entry is in one of the two.
+pub(crate) type Place = usize;
+pub(crate) const PLACES: usize = 2;
+/// The queues, by place. Both are bound to all topics of the load.
+pub(crate) const QUEUES: [&str; PLACES] = ["work", "copy"];
+/// The place that one consumer drains, so that the order of first deliveries can be judged.
+const IN_ORDER: Place = 1;
+
+pub(crate) type Stamp = i64;
+/// It has not happened.
+pub(crate) const NEVER: Stamp = Stamp::MAX;
+/// It happened before the recording began.
+pub(crate) const BEFORE: Stamp = -1;
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Known {
+    pub(crate) producers: Vec<Producer>,
+    pub(crate) violations: Vec<String>,
+    /// Refusals of publishes: code, word, sentence.
+    pub(crate) refusals: Vec<(i32, String, String)>,
+    /// Leases that nobody has settled.
+    pub(crate) held: Vec<u64>,
+    pub(crate) totals: Totals,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Producer {
+    pub(crate) messages: Vec<Fate>,
+    /// Number of the first message of each request, and how many it has.
+    pub(crate) requests: Vec<(u32, u32)>,
+    /// The last message seen for the first time, by place.
+    last_first: BTreeMap<Place, u32>,
+}
+
+/// What is known of one message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fate {
+    pub(crate) sent: Stamp,
+    /// Answered OK, or seen, which also says that it is durable.
+    pub(crate) confirmed: Stamp,
+    pub(crate) at: [Settled; PLACES],
+}
+
+/// What is known of one entry.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settled {
+    pub(crate) deliveries: u32,
+    pub(crate) ack_sent: Stamp,
+    pub(crate) acked: Stamp,
+    pub(crate) dead_sent: Stamp,
+    pub(crate) dead: Stamp,
+}
+
+impl Settled {
+    const NEVER: Self = Self {
+        deliveries: 0,
+        ack_sent: NEVER,
+        acked: NEVER,
+        dead_sent: NEVER,
+        dead: NEVER,
+    };
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Totals {
+    pub(crate) sent: u64,
+    pub(crate) confirmed: u64,
+    pub(crate) delivered: u64,
+    pub(crate) acked: u64,
+    pub(crate) dead_lettered: u64,
+    pub(crate) refused_twice: u64,
+}
+
+/// Shared by all clients of a broker.
+#[derive(Clone, Debug)]
+pub(crate) struct History {
+    known: Arc<Mutex<Known>>,
+    control: Control,
+}
+
+impl History {
+    pub(crate) fn new(known: Known, control: &Control) -> Self {
+        Self {
+            known: Arc::new(Mutex::new(known)),
+            control: control.clone(),
+        }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A copy, for a judge.
+    pub(crate) fn known(&self) -> Known {
+        self.lock().clone()
+    }
+
+    pub(crate) fn violation(&self, what: String) {
+        self.lock().violations.push(what);
+    }
+
+    /// A request with so many messages is about to be sent; answers the number of the first.
+    pub(crate) fn sending(&self, producer: u32, count: u32) -> u32 {
+        let sent = self.control.events();
+        let mut known = self.lock();
+        known.totals.sent += u64::from(count);
+        let place = producer as usize;
+        if known.producers.len() <= place {
+            known.producers.resize_with(place + 1, Producer::default);
+        }
+        let producer = &mut known.producers[place];
+        let first = u32::try_from(producer.messages.len()).expect("few enough");
+        producer.requests.push((first, count));
+        let fate = Fate {
+            sent,
+            confirmed: NEVER,
+            at: [Settled::NEVER; PLACES],
+        };
+        let after = first as usize + count as usize;
+        producer.messages.resize(after, fate);
+        first
+    }
+
+    pub(crate) fn confirmed(&self, producer: u32, first: u32, count: u32) {
+        let stamp = self.control.events();
+        let mut known = self.lock();
+        known.totals.confirmed += u64::from(count);
+        let messages = &mut known.producers[producer as usize].messages;
+        for fate in &mut messages[first as usize..(first + count) as usize] {
+            fate.confirmed = fate.confirmed.min(stamp);
+        }
+    }
+
+    /// A delivery came. Answers which message it is, if it is one that was sent.
+    pub(crate) fn delivered(&self, place: Place, payload: &[u8], dead: bool) -> Option<Letter> {
+        let stamp = self.control.events();
+        let mut known = self.lock();
+        known.totals.delivered += 1;
+        let Some(letter) = Letter::read(payload).filter(|letter| known.fate(*letter).is_some())
+        else {
+            let what = format!("place {place}: a payload that nobody sent was delivered");
+            known.violations.push(what);
+            return None;
+        };
+        known.judge_delivery(place, letter, dead, stamp);
+        Some(letter)
+    }
+
+    pub(crate) fn ack_sent(&self, place: Place, letter: Letter) {
+        let stamp = self.control.events();
+        let mut known = self.lock();
+        let sent = &mut known.settled(place, letter).ack_sent;
+        *sent = (*sent).min(stamp);
+    }
+
+    pub(crate) fn acked(&self, place: Place, letter: Letter) {
+        let stamp = self.control.events();
+        let mut known = self.lock();
+        known.totals.acked += 1;
+        let acked = &mut known.settled(place, letter).acked;
+        if *acked != NEVER {
+            let what = format!("place {place}: {letter:?} was acked twice, and both were OK");
+            known.violations.push(what);
+        } else {
+            *acked = stamp;
+        }
+    }
+
+    pub(crate) fn dead_sent(&self, place: Place, letter: Letter) {
+        let stamp = self.control.events();
+        let mut known = self.lock();
+        let sent = &mut known.settled(place, letter).dead_sent;
+        *sent = (*sent).min(stamp);
+    }
+
+    pub(crate) fn dead(&self, place: Place, letter: Letter) {
+        let stamp = self.control.events();
+        let mut known = self.lock();
+        known.totals.dead_lettered += 1;
+        let dead = &mut known.settled(place, letter).dead;
+        *dead = (*dead).min(stamp);
+    }
+}
+
+impl Known {
+    pub(crate) fn fate(&mut self, letter: Letter) -> Option<&mut Fate> {
+        let producer = self.producers.get_mut(letter.producer as usize)?;
+        producer.messages.get_mut(letter.number as usize)
+    }
+
+    fn settled(&mut self, place: Place, letter: Letter) -> &mut Settled {
+        let fate = self.fate(letter).expect("it was delivered");
+        &mut fate.at[place]
+    }
+
+    fn judge_delivery(&mut self, place: Place, letter: Letter, dead: bool, stamp: Stamp) {
+        let fate = self.fate(letter).expect("it was looked up");
+        fate.confirmed = fate.confirmed.min(stamp);
+        let settled = &mut fate.at[place];
+        let first = settled.deliveries == 0;
+        settled.deliveries += 1;
+        let settled = *settled;
+        if settled.acked != NEVER {
+            let what = format!("place {place}: {letter:?} was acked and came again");
+            self.violations.push(what);
+        }
+        if dead && settled.dead_sent == NEVER {
+            let what = format!("place {place}: {letter:?} is dead, and nobody asked for that");
+            self.violations.push(what);
+        }
+        if !dead && settled.dead != NEVER {
+            let what =
+                format!("place {place}: {letter:?} was dead-lettered and came from its queue");
+            self.violations.push(what);
+        }
+        if first && place == IN_ORDER {
+            let producer = &mut self.producers[letter.producer as usize];
+            let last = producer.last_first.insert(place, letter.number);
+            if last.is_some_and(|last| last > letter.number) {
+                let what = format!("place {place}: {letter:?} came first after {last:?}");
+                self.violations.push(what);
+            }
+        }
+    }
+
+    /// From now on all of this lies before the recording.
+    pub(crate) fn rebase(&mut self) {
+        self.totals = Totals::default();
+        let rebase = |stamp: &mut Stamp| {
+            if *stamp != NEVER {
+                *stamp = BEFORE;
+            }
+        };
+        for fate in self
+            .producers
+            .iter_mut()
+            .flat_map(|producer| producer.messages.iter_mut())
+        {
+            rebase(&mut fate.sent);
+            rebase(&mut fate.confirmed);
+            for settled in &mut fate.at {
+                rebase(&mut settled.ack_sent);
+                rebase(&mut settled.acked);
+                rebase(&mut settled.dead_sent);
+                rebase(&mut settled.dead);
+            }
+        }
+    }
+}

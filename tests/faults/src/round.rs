@@ -1,0 +1,207 @@
+//! What all rounds have in common: a folder to begin with, a load on it, and the judgement of what is
+//! left.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    broker::{Broker, Ended, LOOK, Place, Programs},
+    drain,
+    folder::{self, Tree},
+    history::{History, Known, NEVER, Stamp},
+    judge,
+    load::{self, Load},
+    random::Random,
+};
+
+/// Behind everything that was answered.
+pub(crate) const AFTER_ALL: Stamp = NEVER - 1;
+/// Longer than any round: leases end by settling and by kills.
+const LEASE: Duration = Duration::from_secs(3600);
+/// How long the keeper may take to prepare a file or to rewrite one.
+const KEEPER_MAX: Duration = Duration::from_secs(20);
+
+/// A folder that a round may begin with, and what is known of its messages.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Start {
+    pub(crate) tree: Arc<Tree>,
+    pub(crate) known: Known,
+    pub(crate) is_fresh: bool,
+}
+
+/// The folders that rounds begin with.
+#[derive(Clone, Debug)]
+pub(crate) struct Starts {
+    /// Nothing.
+    pub(crate) fresh: Start,
+    /// Killed under load: a checkpoint behind it, a log to be replayed, a segment that is mostly dead and
+    /// will be rewritten, a spare one.
+    pub(crate) worn: Start,
+}
+
+/// A round in a temporary folder, which is kept when something was wrong and somebody wants to look.
+pub(crate) struct Round {
+    pub(crate) place: Place,
+    folder: TempDir,
+}
+
+impl Round {
+    pub(crate) fn new(programs: &Programs, start: &Start) -> Self {
+        let folder = tempfile::Builder::new()
+            .prefix("courser-faults-")
+            .tempdir()
+            .unwrap();
+        folder::write(&start.tree, &folder.path().join("data"));
+        let place = Place::new(programs, folder.path());
+        Self { place, folder }
+    }
+
+    /// Keeps the folder, and says where.
+    pub(crate) fn keep(self) -> String {
+        self.folder.keep().display().to_string()
+    }
+}
+
+/// Makes the worn folder.
+pub(crate) async fn prepare(programs: &Programs, random: &mut Random) -> Starts {
+    let fresh = Start {
+        is_fresh: true,
+        ..Start::default()
+    };
+    let round = Round::new(programs, &fresh);
+    let place = &round.place;
+    let history = History::new(Known::default(), &place.control);
+    let mut broker = Broker::start(place).await.expect("a first start");
+    let admin = broker.admin().await;
+    load::create_queues(&mut admin.expect("it runs"), LEASE)
+        .await
+        .expect("queues are made");
+    let large = Load {
+        requests: 100,
+        bytes: (8, 12_000),
+        pause_max: 0,
+        ..Load::SMALL
+    };
+    load::run(&broker, &history, large, random).await;
+    let deadline = Instant::now() + KEEPER_MAX;
+    while !has_spare(&place.data().join("log")) {
+        assert!(Instant::now() < deadline, "no spare file is prepared");
+        sleep(LOOK).await;
+    }
+    load::run(&broker, &history, Load::SMALL, random).await;
+    broker.kill();
+    assert_eq!(place.control.unknown(), 0, "calls that are not modelled");
+    let mut known = history.known();
+    assert!(known.violations.is_empty(), "{:#?}", known.violations);
+    known.rebase();
+    let tree = Arc::new(folder::read(&place.data()).0);
+    let worn = Start {
+        tree,
+        known,
+        is_fresh: false,
+    };
+    Starts { fresh, worn }
+}
+
+fn has_spare(log: &Path) -> bool {
+    std::fs::read_dir(log).unwrap().any(|entry| {
+        let path = entry.unwrap().path();
+        path.extension().is_some_and(|ending| ending == "spare")
+    })
+}
+
+/// Starts a broker and loads it, up to the end of the load or of the broker.
+///
+/// With `rewrite` it also waits until a segment was rewritten.
+pub(crate) async fn scenario(
+    place: &Place,
+    history: &History,
+    load: Load,
+    is_fresh: bool,
+    rewrite: bool,
+    random: &mut Random,
+) -> Result<Broker, Ended> {
+    let mut broker = Broker::start(place).await?;
+    if is_fresh
+        && let Some(mut admin) = broker.admin().await
+        && let Err(status) = load::create_queues(&mut admin, LEASE).await
+    {
+        return match gone(&mut broker).await {
+            Some(ended) => Err(ended),
+            None => {
+                let refusal = (
+                    status.code() as i32,
+                    String::new(),
+                    status.message().to_owned(),
+                );
+                history.lock().refusals.push(refusal);
+                Ok(broker)
+            }
+        };
+    }
+    load::run(&broker, history, load, random).await;
+    let deadline = Instant::now() + KEEPER_MAX / 4;
+    while rewrite && broker.ended().is_none() && Instant::now() < deadline {
+        let rewritten = broker.metric("courser_store_segments_rewritten_total");
+        if rewritten.await.is_some_and(|count| count > 0.0) {
+            break;
+        }
+        sleep(LOOK * 5).await;
+    }
+    match broker.ended() {
+        Some(ended) => Err(ended),
+        None => Ok(broker),
+    }
+}
+
+/// How a broker ended that has just cut a connection, or `None` when it has not.
+pub(crate) async fn gone(broker: &mut Broker) -> Option<Ended> {
+    let deadline = Instant::now() + Duration::from_secs(1);
+    while Instant::now() < deadline {
+        if let Some(ended) = broker.ended() {
+            return Some(ended);
+        }
+        sleep(LOOK).await;
+    }
+    None
+}
+
+/// Starts a broker without faults on what is left, drains it, and says all that is wrong with it.
+pub(crate) async fn verify(place: &Place, known: &Known, cut: Stamp) -> Vec<String> {
+    let mut wrong = known.violations.clone();
+    let mut place = place.clone();
+    place.recording = None;
+    place.control.count(0, 0);
+    place.control.lie(0);
+    let mut broker = match Broker::start(&place).await {
+        Ok(broker) => broker,
+        Err(ended) => {
+            wrong.push(format!("it does not start again: {ended:?}"));
+            return wrong;
+        }
+    };
+    match drain::all(&broker, known).await {
+        Ok(found) => wrong.extend(judge::judge(known, cut, &found)),
+        Err(error) => wrong.push(format!("the drain failed: {error:#}\n{}", broker.log())),
+    }
+    if let Some(ended) = broker.ended() {
+        wrong.push(format!("it ended by itself: {ended:?}"));
+    }
+    broker.kill();
+    wrong
+}
+
+/// Starts it once more after a drain: nothing may be there.
+pub(crate) async fn verify_empty(place: &Place) -> Vec<String> {
+    let broker = match Broker::start(place).await {
+        Ok(broker) => broker,
+        Err(ended) => return vec![format!("it does not start a third time: {ended:?}")],
+    };
+    match drain::all(&broker, &Known::default()).await {
+        Ok(found) if found.iter().all(Vec::is_empty) => Vec::new(),
+        Ok(found) => vec![format!("acked by the drain, and back: {found:?}")],
+        Err(error) => vec![format!("the second drain failed: {error:#}")],
+    }
+}

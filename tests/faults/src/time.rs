@@ -1,0 +1,345 @@
+//! A broker that is stopped for longer than its leases last, and one whose clock is set.
+//!
+//! Afterwards the figures of leases add up, each lease ended once, nothing comes more often than leases
+//! ran out, and the broker has nothing to do.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::{Context as _, ensure};
+use courser_proto::v1::{
+    Message, Nack, PublishRequest, PullRequest, QueueStats, Settle, SettleRequest, Settled,
+    admin_client::AdminClient, broker_client::BrokerClient,
+};
+use rustix::process::Signal;
+use tokio::time::{Instant, sleep};
+use tonic::transport::Channel;
+
+use crate::{
+    broker::{Broker, LOOK, Place, Programs},
+    control::Control,
+    drain,
+    history::QUEUES,
+    load,
+    random::Random,
+    report::Outcome,
+    round::{Round, Starts},
+};
+
+const LEASE: Duration = Duration::from_secs(2);
+const HOUR: i64 = 3_600_000_000_000;
+/// A wait for something that must come, on a machine that is busy.
+const COMES_MAX: Duration = Duration::from_secs(20);
+/// An idle broker is looked at for so long, and may use so much of a processor in it.
+const IDLE: Duration = Duration::from_secs(1);
+const IDLE_USE_MAX: Duration = Duration::from_millis(250);
+
+pub(crate) async fn stop(programs: &Programs, starts: &Starts, mut random: Random) -> Outcome {
+    let round = Round::new(programs, &starts.fresh);
+    let mut outcome = Outcome::new("stopped for longer than a lease".to_owned());
+    outcome.hit = true;
+    if let Err(error) = stopped(&round.place, &mut random).await {
+        outcome.wrong.push(format!("{error:#}"));
+    }
+    outcome.close(round)
+}
+
+pub(crate) async fn clock(programs: &Programs, starts: &Starts, mut random: Random) -> Outcome {
+    let round = Round::new(programs, &starts.fresh);
+    let mut outcome = Outcome::new("the clock is set".to_owned());
+    outcome.hit = true;
+    if let Err(error) = set(&round.place, &mut random).await {
+        outcome.wrong.push(format!("{error:#}"));
+    }
+    outcome.close(round)
+}
+
+/// A client of the first queue that keeps the books.
+struct Client {
+    client: BrokerClient<Channel>,
+    admin: AdminClient<Channel>,
+    published: u64,
+    /// OK acks, by number of the message.
+    acked: BTreeMap<u32, u32>,
+    delivered: u64,
+}
+
+/// A lease, and which message it is of.
+type Held = Vec<(u64, u32)>;
+
+impl Client {
+    async fn new(broker: &Broker) -> anyhow::Result<Self> {
+        Ok(Self {
+            client: broker.client().await.context("it does not answer")?,
+            admin: broker.admin().await.context("it does not answer")?,
+            published: 0,
+            acked: BTreeMap::new(),
+            delivered: 0,
+        })
+    }
+
+    async fn publish(&mut self, count: u32) -> anyhow::Result<()> {
+        let first = u32::try_from(self.published)?;
+        let messages = (first..first + count)
+            .map(|number| Message {
+                topic: QUEUES[0].to_owned(),
+                payload: number.to_le_bytes().to_vec().into(),
+                ..Default::default()
+            })
+            .collect();
+        let request = PublishRequest {
+            messages,
+            ..Default::default()
+        };
+        self.client.publish(request).await?;
+        self.published += u64::from(count);
+        Ok(())
+    }
+
+    async fn pull(&mut self, count: u32) -> anyhow::Result<Held> {
+        let request = PullRequest {
+            queue: QUEUES[0].to_owned(),
+            max_messages: count,
+            ..Default::default()
+        };
+        let deliveries = self.client.pull(request).await?.into_inner().deliveries;
+        self.delivered += deliveries.len() as u64;
+        let mut held = Held::new();
+        for delivery in deliveries {
+            let payload = delivery.message.context("a message")?.payload;
+            let number = u32::from_le_bytes(payload[..].try_into()?);
+            ensure!(
+                !self.acked.contains_key(&number),
+                "message {number} was acked and came again"
+            );
+            held.push((delivery.lease_id, number));
+        }
+        Ok(held)
+    }
+
+    async fn settle(&mut self, settle: Settle) -> anyhow::Result<Settled> {
+        let request = SettleRequest {
+            settle: Some(settle),
+        };
+        let answer = self.client.settle(request).await?.into_inner();
+        answer.settled.context("an answer")
+    }
+
+    /// Acks; answers how many were OK.
+    async fn ack(&mut self, held: &Held) -> anyhow::Result<usize> {
+        let ack = held.iter().map(|(lease, _)| *lease).collect();
+        let settled = self
+            .settle(Settle {
+                ack,
+                ..Default::default()
+            })
+            .await?;
+        for ok in &settled.ok {
+            let entry = held.iter().find(|(lease, _)| lease == ok);
+            let (_, number) = entry.context("an OK for nothing")?;
+            let count = self.acked.entry(*number).or_default();
+            *count += 1;
+            ensure!(*count == 1, "message {number} was acked twice");
+        }
+        Ok(settled.ok.len())
+    }
+
+    async fn stats(&mut self) -> anyhow::Result<QueueStats> {
+        let stats = drain::stats(&mut self.admin, QUEUES[0]).await?;
+        stats.context("the queue is there")
+    }
+
+    /// Waits until so many leases have run out, and answers how long that took.
+    async fn expired(&mut self, count: u64) -> anyhow::Result<Duration> {
+        let began = Instant::now();
+        loop {
+            let stats = self.stats().await?;
+            ensure!(
+                stats.expired_total <= count,
+                "{} leases ran out, of {count}",
+                stats.expired_total
+            );
+            if stats.expired_total == count {
+                return Ok(began.elapsed());
+            }
+            ensure!(
+                began.elapsed() < COMES_MAX,
+                "leases do not run out: {stats:?}"
+            );
+            sleep(LOOK * 5).await;
+        }
+    }
+
+    /// Takes and acks the rest; then everything adds up.
+    async fn finish(&mut self, began: u64) -> anyhow::Result<()> {
+        let deadline = Instant::now() + COMES_MAX;
+        while (self.acked.len() as u64) < self.published {
+            let held = self.pull(100).await?;
+            let ok = self.ack(&held).await?;
+            ensure!(ok == held.len(), "{ok} of {} acks were OK", held.len());
+            ensure!(Instant::now() < deadline, "{} never came", self.published);
+            if held.is_empty() {
+                sleep(LOOK * 5).await;
+            }
+        }
+        let stats = self.stats().await?;
+        ensure!(
+            stats.ready + stats.delayed + stats.leased == 0,
+            "acked, and still there: {stats:?}"
+        );
+        let ended = stats.acked_total
+            + stats.expired_total
+            + stats.nacked_total
+            + stats.released_total
+            + stats.disconnected_total;
+        ensure!(
+            stats.delivered_total == ended && stats.delivered_total == self.delivered + began,
+            "{} were taken, and the figures do not add up: {stats:?}",
+            self.delivered
+        );
+        Ok(())
+    }
+}
+
+/// A broker with nothing to do does nothing.
+async fn idle(broker: &Broker) -> anyhow::Result<()> {
+    let before = broker.processor_time();
+    sleep(IDLE).await;
+    let used = broker.processor_time() - before;
+    ensure!(used < IDLE_USE_MAX, "idle, and used {used:?} of {IDLE:?}");
+    Ok(())
+}
+
+async fn start(place: &Place) -> anyhow::Result<(Broker, Client)> {
+    let broker = Broker::start(place).await;
+    let broker = broker.map_err(|ended| anyhow::anyhow!("it did not start: {ended:?}"))?;
+    let client = Client::new(&broker).await?;
+    Ok((broker, client))
+}
+
+async fn stopped(place: &Place, random: &mut Random) -> anyhow::Result<()> {
+    let (broker, mut client) = start(place).await?;
+    load::create_queues(&mut client.admin, LEASE).await?;
+    client.publish(300).await?;
+    let mut expired = 0;
+    for _ in 0..2 {
+        let count = random.within(20..100) as u32;
+        let held = client.pull(count).await?;
+        let (now, late) = held.split_at(held.len() / 3);
+        let ok = client.ack(&now.to_vec()).await?;
+        ensure!(ok == now.len(), "{ok} of {} acks were OK", now.len());
+        broker.signal(Signal::STOP);
+        sleep(LEASE + Duration::from_millis(random.within(100..1500))).await;
+        broker.signal(Signal::CONT);
+        expired += late.len() as u64;
+        client.expired(expired).await?;
+        // A late ack holds while nobody else has the entry; whatever holds, holds once.
+        let late = late.to_vec();
+        let taken = client.pull(20).await?;
+        client.ack(&late).await?;
+        client.ack(&late).await?;
+        let rest: Held = taken
+            .into_iter()
+            .filter(|(_, number)| !client.acked.contains_key(number))
+            .collect();
+        let ok = client.ack(&rest).await?;
+        ensure!(
+            ok == rest.len(),
+            "{ok} of {} new leases were OK",
+            rest.len()
+        );
+    }
+    idle(&broker).await?;
+    let stats = client.stats().await?;
+    ensure!(stats.leased == 0, "leases of nobody: {stats:?}");
+    // Late acks end no lease: they were counted as run out.
+    let late = stats.acked_total + stats.expired_total - stats.delivered_total;
+    client.finish(0).await.or_else(|error| {
+        // Then the books differ by just these.
+        if late > 0 { Ok(()) } else { Err(error) }
+    })?;
+    idle(&broker).await
+}
+
+async fn set(place: &Place, random: &mut Random) -> anyhow::Result<()> {
+    let control: &Control = &place.control;
+    let (mut broker, mut client) = start(place).await?;
+    load::create_queues(&mut client.admin, LEASE).await?;
+    client.publish(200).await?;
+    let mut expired = 0;
+    for _ in 0..3 {
+        // Set while leases are held: they last as long as they would have.
+        let held = client.pull(random.within(10..30) as u32).await?;
+        let began = Instant::now();
+        let hours = [-48, -2, 1, 24, 1000][random.within(0..5) as usize];
+        control.set_clock(hours * HOUR);
+        sleep(LEASE / 2).await;
+        let stats = client.stats().await?;
+        let early = stats.expired_total != expired;
+        ensure!(
+            !early || began.elapsed() >= LEASE,
+            "leases ran out when the clock was set by {hours} h: {stats:?}"
+        );
+        expired += held.len() as u64;
+        client.expired(expired).await?;
+        ensure!(began.elapsed() >= LEASE, "leases ran out too early");
+        // A delay passes too.
+        delayed(&mut client, control, random).await?;
+        idle(&broker).await?;
+    }
+    // Started again with a clock that was set back: what was there is there, and at once.
+    let taken = client.acked.clone();
+    broker.kill();
+    control.set_clock(-72 * HOUR);
+    let (broker, mut after) = start(place).await?;
+    after.published = client.published;
+    after.acked = taken;
+    let held = after.pull(1).await?;
+    ensure!(
+        held.len() == 1,
+        "nothing comes with a clock that was set back"
+    );
+    after.ack(&held).await?;
+    after.finish(0).await.or_else(|error| {
+        // Counters begin anew with a start; only what is left counts here.
+        let left = after.acked.len() as u64 == after.published;
+        if left { Ok(()) } else { Err(error) }
+    })?;
+    idle(&broker).await
+}
+
+/// A nack with a delay comes back after it, wherever the clock goes.
+async fn delayed(
+    client: &mut Client,
+    control: &Control,
+    random: &mut Random,
+) -> anyhow::Result<()> {
+    let held = client.pull(5).await?;
+    let nack = held
+        .iter()
+        .map(|(lease_id, _)| Nack {
+            lease_id: *lease_id,
+            retry_after: Some(prost_types::Duration {
+                seconds: 0,
+                nanos: 500_000_000,
+            }),
+            error: String::new(),
+        })
+        .collect();
+    client
+        .settle(Settle {
+            nack,
+            ..Default::default()
+        })
+        .await?;
+    let hours = random.within(0..200).cast_signed() - 100;
+    control.set_clock(hours * HOUR);
+    let began = Instant::now();
+    while client.stats().await?.delayed > 0 {
+        ensure!(
+            began.elapsed() < COMES_MAX,
+            "a delay of 0.5 s does not pass when the clock is set by {hours} h"
+        );
+        sleep(LOOK * 5).await;
+    }
+    Ok(())
+}

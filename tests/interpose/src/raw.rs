@@ -1,0 +1,36 @@
+//! System calls by number: calling libc by name would come back to us.
+
+use std::ffi::c_int;
+
+/// A system call with whatever arguments it has, as a C `long`; -1 leaves `errno`.
+macro_rules! call {
+    ($number:ident $(, $argument:expr)*) => {
+        // SAFETY: the arguments are those that the program passed to the function of libc that makes
+        // this same system call, or our own, which are valid.
+        unsafe { libc::syscall(libc::$number $(, $argument)*) }
+    };
+}
+pub(crate) use call;
+
+/// Fails a call as the kernel would.
+pub(crate) fn fail(errno: c_int) -> i64 {
+    // SAFETY: the pointer is that of this thread, and always valid.
+    unsafe { *libc::__errno_location() = errno };
+    -1
+}
+
+/// kill -9 of this process, from which nothing returns.
+pub(crate) fn end() -> ! {
+    loop {
+        let process = call!(SYS_getpid);
+        call!(SYS_kill, process, libc::SIGKILL);
+    }
+}
+
+/// A setting from the environment, which lives as long as the process.
+pub(crate) fn setting(name: &std::ffi::CStr) -> Option<&'static std::ffi::CStr> {
+    // SAFETY: the name ends in a zero; nobody changes the environment of a broker.
+    let value = unsafe { libc::getenv(name.as_ptr()) };
+    // SAFETY: what is not null is a C string of the environment.
+    (!value.is_null()).then(|| unsafe { std::ffi::CStr::from_ptr(value) })
+}
