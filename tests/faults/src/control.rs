@@ -25,6 +25,8 @@ pub(crate) const ROOT: u64 = 1;
 pub(crate) const LOG: u64 = 2;
 pub(crate) const INDEX: u64 = 4;
 pub(crate) const FOLDER: u64 = 8;
+/// A segment of the log that is being rewritten.
+pub(crate) const DRAFT: u64 = 16;
 pub(crate) const ANYWHERE: u64 = ROOT | LOG | INDEX;
 
 /// What happens at the chosen call.

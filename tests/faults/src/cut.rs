@@ -5,10 +5,10 @@ use std::sync::Arc;
 use crate::{
     args::CUTS_OF_A_RECORDING,
     broker::Programs,
-    control::{ANYWHERE, FOLDER, INDEX, LOG},
+    control::{ANYWHERE, DRAFT, FOLDER, INDEX, LOG},
     folder,
     history::{History, Known},
-    load::Load,
+    load::{self, Load},
     random::Random,
     rebuild::{Mode, rebuild},
     recording::{Kind, Recording},
@@ -39,8 +39,24 @@ async fn record(
     let control = round.place.control.clone();
     control.lie(lies);
     let history = History::new(start.known.clone(), &control);
-    match round::scenario(&round.place, &history, load, start.is_fresh, true, random).await {
-        Ok(mut broker) => drop(broker.kill()),
+    match round::scenario(
+        &round.place,
+        &history,
+        load,
+        start.is_fresh,
+        true,
+        &|| (),
+        random,
+    )
+    .await
+    {
+        Ok(mut broker) => {
+            if load.is_large() {
+                round::dropped(&broker).await;
+                load::run(&broker, &history, load, random).await;
+            }
+            broker.kill();
+        }
         Err(ended) => outcome.wrong.push(format!("it ended by itself: {ended:?}")),
     }
     if control.unknown() > 0 {
@@ -121,10 +137,16 @@ pub(crate) async fn run(
         &starts.worn
     };
     let mut outcome = Outcome::new(format!("cuts, fresh: {}", start.is_fresh));
-    let load = Load {
-        requests: 80,
-        ..Load::SMALL
+    // Now and then so much that segments are filled, dropped and used again.
+    let load = if number % 5 == 4 {
+        Load::LARGE
+    } else {
+        Load {
+            requests: 80,
+            ..Load::SMALL
+        }
     };
+    outcome.what += &format!(", large: {}", load.is_large());
     let recorded = record(programs, start, 0, load, &mut random, &mut outcome).await;
     outcome.hit = true;
     outcome.cases = CUTS_OF_A_RECORDING;
@@ -155,8 +177,8 @@ pub(crate) async fn broken(
     mut random: Random,
 ) -> Outcome {
     const PARTS: [(u64, &str); 4] = [
-        (ANYWHERE | FOLDER, "all syncs only pretend"),
-        (LOG, "syncs of the log only pretend"),
+        (ANYWHERE | DRAFT | FOLDER, "all syncs only pretend"),
+        (LOG | DRAFT, "syncs of the log only pretend"),
         (INDEX, "syncs of the index only pretend"),
         (LOG | FOLDER, "syncs of the log and its folder only pretend"),
     ];

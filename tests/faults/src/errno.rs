@@ -84,6 +84,7 @@ pub(crate) async fn run(
         load,
         start.is_fresh,
         rewrite,
+        &|| (),
         &mut random,
     );
     match ran.await {

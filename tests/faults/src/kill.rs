@@ -1,14 +1,19 @@
 //! kill -9 at the Nth call that changes the folder: under load, while opening, while replaying, in a
 //! checkpoint, while a segment is rewritten.
 
+use std::collections::HashMap;
+
 use crate::{
-    broker::{Broker, Programs},
+    broker::{Broker, Ended, Programs},
     control::{
-        ANYWHERE, Action, CHANGES, CREATE, Fault, INDEX, LOG, MKDIR, RENAME, SYNC, UNLINK, WRITE,
+        ANYWHERE, Action, CHANGES, CREATE, DRAFT, Fault, INDEX, LOG, MKDIR, RENAME, SYNC, UNLINK,
+        WRITE,
     },
+    folder::{self, Inodes},
     history::History,
     load::Load,
     random::Random,
+    recording::{Kind, Recording},
     report::Outcome,
     round::{self, AFTER_ALL, Round, Start, Starts},
 };
@@ -22,6 +27,8 @@ struct Sweep {
     is_fresh: bool,
     /// Only the calls before it listens.
     opening: bool,
+    /// Only the calls from when it listens.
+    listening: bool,
 }
 
 const fn sweep(what: &'static str, kinds: u64, classes: u64) -> Sweep {
@@ -31,10 +38,11 @@ const fn sweep(what: &'static str, kinds: u64, classes: u64) -> Sweep {
         classes,
         is_fresh: false,
         opening: false,
+        listening: false,
     }
 }
 
-const SWEEPS: [Sweep; 8] = [
+const SWEEPS: [Sweep; 9] = [
     Sweep {
         is_fresh: true,
         ..sweep("a first start", CHANGES, ANYWHERE)
@@ -46,7 +54,11 @@ const SWEEPS: [Sweep; 8] = [
     sweep("any call", CHANGES, ANYWHERE),
     sweep("writes of the log", WRITE, LOG),
     sweep("syncs", SYNC, ANYWHERE),
-    sweep("the index: checkpoints", CHANGES, INDEX),
+    Sweep {
+        listening: true,
+        ..sweep("checkpoints", CHANGES, INDEX)
+    },
+    sweep("a segment rewritten", CHANGES, DRAFT),
     sweep(
         "names: segments made, dropped, rewritten",
         CREATE | RENAME | UNLINK | MKDIR,
@@ -72,6 +84,11 @@ pub(crate) async fn count(programs: &Programs, starts: &Starts, random: &mut Ran
         let control = &round.place.control;
         control.count(sweep.kinds, sweep.classes);
         let history = History::new(start.known.clone(), control);
+        let then = || {
+            if sweep.listening {
+                control.count(sweep.kinds, sweep.classes);
+            }
+        };
         if sweep.opening {
             drop(
                 Broker::start(&round.place)
@@ -80,11 +97,14 @@ pub(crate) async fn count(programs: &Programs, starts: &Starts, random: &mut Ran
             );
         } else {
             let load = Load::SMALL;
-            round::scenario(&round.place, &history, load, sweep.is_fresh, true, random)
+            let fresh = sweep.is_fresh;
+            round::scenario(&round.place, &history, load, fresh, true, &then, random)
                 .await
                 .expect("a load without faults");
         }
-        *count = control.matched().max(1);
+        // The first checkpoint may have begun before the counting did.
+        let least = if sweep.listening { 8 } else { 1 };
+        *count = control.matched().max(least);
     }
     Counts(counts)
 }
@@ -120,11 +140,13 @@ pub(crate) async fn run(
     let which = number as usize % SWEEPS.len();
     let (sweep, calls) = (SWEEPS[which], counts.0[which]);
     let start = sweep.start(starts);
-    let round = Round::new(programs, start);
+    let mut round = Round::new(programs, start);
+    let recording = round.place.record();
+    let names = folder::read(&round.place.data()).1;
     let control = &round.place.control;
     // Through all calls in turn when there are few, else by chance.
     let turn = number / SWEEPS.len() as u64;
-    let call = if turn * 3 < calls * 3 && calls <= 64 {
+    let call = if calls <= 64 {
         turn % calls + 1
     } else {
         random.within(1..calls + 1)
@@ -136,7 +158,14 @@ pub(crate) async fn run(
         call,
         action: actions[random.within(0..3) as usize],
     };
-    control.arm(&fault);
+    if !sweep.listening {
+        control.arm(&fault);
+    }
+    let arm = || {
+        if sweep.listening {
+            control.arm(&fault);
+        }
+    };
     let history = History::new(start.known.clone(), control);
     let mut outcome = Outcome::new(format!("{}: {fault:?}", sweep.what));
     let ended = match round::scenario(
@@ -144,7 +173,8 @@ pub(crate) async fn run(
         &history,
         Load::SMALL,
         sweep.is_fresh,
-        random.percent(40),
+        sweep.classes == DRAFT || random.percent(40),
+        &arm,
         &mut random,
     )
     .await
@@ -153,6 +183,11 @@ pub(crate) async fn run(
         Err(ended) => ended,
     };
     outcome.hit = control.hits() > 0;
+    if outcome.hit {
+        let recording = Recording::read(&recording, &round.place.data());
+        outcome.kind = phase(&recording, names, &ended);
+    }
+    round.place.recording = None;
     if !ended.is_kill() {
         outcome.wrong.push(format!("it ended by itself: {ended:?}"));
     }
@@ -170,6 +205,43 @@ pub(crate) async fn run(
             .extend(round::verify_empty(&round.place).await);
     }
     outcome.close(round)
+}
+
+/// In the middle of what the broker was killed, by the last thing that it did.
+fn phase(recording: &Recording, names: Inodes, ended: &Ended) -> &'static str {
+    let mut names: HashMap<u64, String> = names
+        .files
+        .into_iter()
+        .map(|(name, inode)| (inode, name))
+        .collect();
+    let mut last = String::new();
+    for event in &recording.events {
+        match event.kind {
+            Kind::Create | Kind::Mkdir => drop(names.insert(event.inode, event.path.clone())),
+            Kind::Rename => {
+                for name in names.values_mut().filter(|name| **name == event.path) {
+                    name.clone_from(&event.second);
+                }
+            }
+            _ => {}
+        }
+        last = match event.kind {
+            Kind::Write | Kind::Sync | Kind::SyncFailed | Kind::Truncate => {
+                names.get(&event.inode).cloned().unwrap_or_default()
+            }
+            _ => event.path.clone(),
+        };
+    }
+    let listened = ended.log.contains(r#""grpc":""#);
+    let is_rewrite = last.starts_with("log/0") && last.ends_with(".tmp");
+    match (listened, last.as_str()) {
+        (false, _) => "opening",
+        (true, _) if is_rewrite => "a rewrite",
+        (true, name) if name.starts_with("index") => "a checkpoint",
+        (true, name) if name.ends_with(".seg") => "a commit",
+        (true, name) if name.ends_with(".spare") || name.ends_with(".tmp") => "a file prepared",
+        (true, _) => "names",
+    }
 }
 
 /// Another kill while it starts on what the last one left.

@@ -65,6 +65,22 @@ impl Load {
         dead_letter: 3,
         keep: 3,
     };
+    /// Fills more than a segment of the log, and leaves nothing in it that lives.
+    pub(crate) const LARGE: Self = Self {
+        producers: 3,
+        requests: 100,
+        batch_max: 2,
+        bytes: (100_000, 300_000),
+        pause_max: 0,
+        nack: 0,
+        release: 0,
+        dead_letter: 0,
+        keep: 0,
+    };
+
+    pub(crate) fn is_large(&self) -> bool {
+        self.bytes.1 >= Self::LARGE.bytes.1
+    }
 }
 
 /// Makes the queues that the load needs. `None` when the broker is gone or refuses.

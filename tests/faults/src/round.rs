@@ -114,16 +114,18 @@ fn has_spare(log: &Path) -> bool {
 
 /// Starts a broker and loads it, up to the end of the load or of the broker.
 ///
-/// With `rewrite` it also waits until a segment was rewritten.
+/// With `rewrite` it also waits until a segment was rewritten. `listening` is called once it listens.
 pub(crate) async fn scenario(
     place: &Place,
     history: &History,
     load: Load,
     is_fresh: bool,
     rewrite: bool,
+    listening: &(dyn Fn() + Sync),
     random: &mut Random,
 ) -> Result<Broker, Ended> {
     let mut broker = Broker::start(place).await?;
+    listening();
     if is_fresh
         && let Some(mut admin) = broker.admin().await
         && let Err(status) = load::create_queues(&mut admin, LEASE).await
@@ -153,6 +155,18 @@ pub(crate) async fn scenario(
     match broker.ended() {
         Some(ended) => Err(ended),
         None => Ok(broker),
+    }
+}
+
+/// Waits until a segment was dropped or kept for reuse.
+pub(crate) async fn dropped(broker: &Broker) {
+    let deadline = Instant::now() + KEEPER_MAX / 2;
+    while Instant::now() < deadline {
+        let dropped = broker.metric("courser_store_segments_dropped_total").await;
+        if dropped.is_some_and(|count| count > 0.0) {
+            return;
+        }
+        sleep(LOOK * 5).await;
     }
 }
 

@@ -24,6 +24,8 @@ pub(crate) const LOG: Class = 2;
 pub(crate) const INDEX: Class = 4;
 /// Added to the part when a folder is synced.
 pub(crate) const FOLDER: Class = 8;
+/// Added for a segment of the log that is being rewritten.
+pub(crate) const DRAFT: Class = 16;
 
 const APPEND: u32 = 1 << 16;
 
@@ -56,6 +58,9 @@ pub(crate) fn class(path: &CStr) -> Option<Class> {
     let rest = path.to_bytes().strip_prefix(folder.to_bytes())?;
     match rest {
         [] => Some(ROOT),
+        [b'/', inside @ ..] if inside.starts_with(b"log/0") && inside.ends_with(b".tmp") => {
+            Some(LOG | DRAFT)
+        }
         [b'/', inside @ ..] if inside.starts_with(b"log") => Some(LOG),
         [b'/', inside @ ..] if inside.starts_with(b"index") => Some(INDEX),
         [b'/', ..] => Some(ROOT),
