@@ -15,6 +15,9 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tonic::transport::Channel;
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 
 use crate::control::Control;
 
@@ -119,6 +122,10 @@ impl Broker {
     /// Starts one and does not wait.
     pub(crate) fn spawn(place: &Place) -> Self {
         let log = place.folder.join("broker.log");
+        if log.exists() {
+            let number = fs::read_dir(&place.folder).unwrap().count();
+            fs::rename(&log, place.folder.join(format!("broker-{number}.log"))).unwrap();
+        }
         let output = File::create(&log).unwrap();
         let mut command = Command::new(&place.programs.broker);
         command
@@ -163,6 +170,13 @@ impl Broker {
 
     pub(crate) async fn admin(&self) -> Option<AdminClient<Channel>> {
         Some(AdminClient::new(self.channel().await?))
+    }
+
+    /// Whether the health service of gRPC says that it serves.
+    pub(crate) async fn serving(&self) -> Option<bool> {
+        let mut health = HealthClient::new(self.channel().await?);
+        let answer = health.check(HealthCheckRequest::default()).await.ok()?;
+        Some(answer.into_inner().status == ServingStatus::Serving as i32)
     }
 
     async fn channel(&self) -> Option<Channel> {

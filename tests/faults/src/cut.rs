@@ -17,10 +17,10 @@ use crate::{
 };
 
 /// A recorded load.
-struct Recorded {
-    base: (folder::Tree, folder::Inodes),
-    recording: Recording,
-    known: Known,
+pub(crate) struct Recorded {
+    pub(crate) base: (folder::Tree, folder::Inodes),
+    pub(crate) recording: Recording,
+    pub(crate) known: Known,
 }
 
 /// Records a load. `lies` are the parts of the folder whose syncs only pretend.
@@ -29,6 +29,7 @@ async fn record(
     start: &Start,
     lies: u64,
     load: Load,
+    rewrite: bool,
     random: &mut Random,
     outcome: &mut Outcome,
 ) -> Recorded {
@@ -44,7 +45,7 @@ async fn record(
         &history,
         load,
         start.is_fresh,
-        true,
+        rewrite,
         &|| (),
         random,
     )
@@ -102,8 +103,49 @@ impl Recorded {
         sync.map_or(any, |sync| sync.number - i64::from(random.percent(30)))
     }
 
+    /// A state that a cut may leave, to go on from.
+    fn start(&self, random: &mut Random) -> (i64, Start) {
+        let cut = self.cut(random);
+        let mode = Mode::any(cut, random);
+        let base = (&self.base.0, &self.base.1);
+        let tree = Arc::new(rebuild(base, &self.recording, cut, mode, random));
+        let mut known = self.known.clone();
+        known.violations.clear();
+        known.rebase_at(cut);
+        // The queues are made, if they are not there.
+        let start = Start {
+            tree,
+            known,
+            is_fresh: true,
+        };
+        (cut, start)
+    }
+
+    /// Cuts; the folder of the first that was wrong.
+    async fn cuts(
+        &self,
+        programs: &Programs,
+        count: u64,
+        random: &mut Random,
+        outcome: &mut Outcome,
+    ) -> Option<Round> {
+        for _ in 0..count {
+            let cut = self.cut(random);
+            let mode = Mode::any(cut, random);
+            let (wrong, round) = self.judge(programs, cut, mode, random).await;
+            outcome.cases += 1;
+            if !wrong.is_empty() {
+                let events = self.recording.last();
+                outcome.what += &format!("; cut at {cut} of {events}, {mode:?}");
+                outcome.wrong.extend(wrong);
+                return Some(round);
+            }
+        }
+        None
+    }
+
     /// What is wrong with a state that a cut may leave.
-    async fn judge(
+    pub(crate) async fn judge(
         &self,
         programs: &Programs,
         cut: i64,
@@ -124,7 +166,8 @@ impl Recorded {
     }
 }
 
-/// A load, and cuts in it.
+/// A load, and cuts in it; then the power goes a second time, while a broker starts on what one of them
+/// left and works on.
 pub(crate) async fn run(
     programs: &Programs,
     starts: &Starts,
@@ -137,6 +180,8 @@ pub(crate) async fn run(
         &starts.worn
     };
     let mut outcome = Outcome::new(format!("cuts, fresh: {}", start.is_fresh));
+    outcome.hit = true;
+    outcome.cases = 0;
     // Now and then so much that segments are filled, dropped and used again.
     let load = if number % 5 == 4 {
         Load::LARGE
@@ -147,23 +192,33 @@ pub(crate) async fn run(
         }
     };
     outcome.what += &format!(", large: {}", load.is_large());
-    let recorded = record(programs, start, 0, load, &mut random, &mut outcome).await;
-    outcome.hit = true;
-    outcome.cases = CUTS_OF_A_RECORDING;
-    let mut last = None;
-    for _ in 0..CUTS_OF_A_RECORDING {
-        let cut = recorded.cut(&mut random);
-        let mode = Mode::any(cut, &mut random);
-        let (wrong, round) = recorded.judge(programs, cut, mode, &mut random).await;
-        if !wrong.is_empty() {
-            let events = recorded.recording.last();
-            outcome.what += &format!("; cut at {cut} of {events}, {mode:?}");
-            outcome.wrong.extend(wrong);
-            last = Some(round);
-            break;
-        }
+    let recorded = record(programs, start, 0, load, true, &mut random, &mut outcome).await;
+    let first = CUTS_OF_A_RECORDING * 3 / 5;
+    if let Some(round) = recorded
+        .cuts(programs, first, &mut random, &mut outcome)
+        .await
+    {
+        return outcome.close(round);
     }
-    match last {
+    let (cut, second) = recorded.start(&mut random);
+    outcome.what += &format!("; gone on from a cut at {cut}");
+    let totals = outcome.totals;
+    let recorded = record(
+        programs,
+        &second,
+        0,
+        Load::SMALL,
+        false,
+        &mut random,
+        &mut outcome,
+    )
+    .await;
+    outcome.totals = totals;
+    let rest = CUTS_OF_A_RECORDING - first;
+    match recorded
+        .cuts(programs, rest, &mut random, &mut outcome)
+        .await
+    {
         Some(round) => outcome.close(round),
         None => outcome,
     }
@@ -193,6 +248,7 @@ pub(crate) async fn broken(
         &starts.worn,
         lies,
         load,
+        true,
         &mut random,
         &mut outcome,
     )

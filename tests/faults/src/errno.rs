@@ -16,10 +16,14 @@ use crate::{
         ANYWHERE, Action, CREATE, Fault, INDEX, LOG, MKDIR, OPEN, READ, RENAME, SYNC, TRUNCATE,
         UNLINK, WRITE,
     },
+    cut::Recorded,
+    folder,
     history::History,
     letter::Letter,
     load::Load,
     random::Random,
+    rebuild::Mode,
+    recording::Recording,
     report::Outcome,
     round::{self, AFTER_ALL, Round, Starts},
 };
@@ -27,7 +31,7 @@ use crate::{
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
 /// Which calls, where, and about how many there are.
-const CALLS: [(u64, u64, u64); 10] = [
+const CALLS: [(u64, u64, u64); 11] = [
     (WRITE, LOG, 200),
     (SYNC, LOG, 200),
     (WRITE, INDEX, 20),
@@ -36,6 +40,7 @@ const CALLS: [(u64, u64, u64); 10] = [
     (RENAME, ANYWHERE, 4),
     (UNLINK | TRUNCATE | MKDIR, ANYWHERE, 3),
     (READ, ANYWHERE, 60),
+    (READ, INDEX, 12),
     (OPEN, ANYWHERE, 16),
     (WRITE | SYNC | CREATE | RENAME, ANYWHERE, 260),
 ];
@@ -68,7 +73,9 @@ pub(crate) async fn run(
     } else {
         &starts.worn
     };
-    let round = Round::new(programs, start);
+    let mut round = Round::new(programs, start);
+    let recording = round.place.record();
+    let base = folder::read(&round.place.data());
     let control = &round.place.control;
     control.arm(&fault);
     let history = History::new(start.known.clone(), control);
@@ -98,7 +105,10 @@ pub(crate) async fn run(
         Err(ended) => {
             outcome.hit = control.hits() > 0;
             outcome.kind = "refused to start";
-            let says_why = ended.log.contains("os error") || ended.log.contains("annot");
+            let last = ended.log.lines().last().unwrap_or_default();
+            let says_why = ["Input/output error", "No space left", "cannot ", "damaged"]
+                .iter()
+                .any(|why| last.starts_with("error: ") && last.contains(why));
             let by_itself = ended.status.code().is_some_and(|code| code != 0);
             // sled panics when the sync of its last breath fails: not nice, and the end comes anyway.
             if !by_itself || !says_why {
@@ -108,6 +118,20 @@ pub(crate) async fn run(
     }
     let known = history.known();
     outcome.totals = known.totals;
+    if outcome.hit {
+        // A sync that failed has covered nothing: the power goes, and only what was synced is there.
+        let recorded = Recorded {
+            base,
+            recording: Recording::read(&recording, &round.place.data()),
+            known: known.clone(),
+        };
+        let last = recorded.recording.last();
+        let mode = Mode::any(last, &mut random);
+        let (wrong, _) = recorded.judge(programs, last, mode, &mut random).await;
+        let what = |wrong| format!("with the power cut ({mode:?}): {wrong}");
+        outcome.wrong.extend(wrong.into_iter().map(what));
+        outcome.cases += 1;
+    }
     let verified = round::verify(&round.place, &known, AFTER_ALL).await;
     outcome.wrong.extend(verified);
     outcome.close(round)
@@ -138,6 +162,12 @@ async fn look(broker: &mut Broker, history: &History, wrong: &mut Vec<String>) -
         if !is_right {
             wrong.push(format!("store failed: {failed}, and {path} says {page:?}"));
         }
+    }
+    let serving = broker.serving().await;
+    if serving != Some(!failed) {
+        wrong.push(format!(
+            "store failed: {failed}, and the health service says {serving:?}"
+        ));
     }
     match (published, failed) {
         (Ok(()), false) => "gone on without",

@@ -240,24 +240,24 @@ impl Known {
 
     /// From now on all of this lies before the recording.
     pub(crate) fn rebase(&mut self) {
+        self.rebase_at(NEVER - 1);
+    }
+
+    /// The disk is as it was behind event `cut`, and that lies before the next recording. What was asked
+    /// later never happened.
+    pub(crate) fn rebase_at(&mut self, cut: Stamp) {
         self.totals = Totals::default();
-        let rebase = |stamp: &mut Stamp| {
-            if *stamp != NEVER {
-                *stamp = BEFORE;
-            }
-        };
-        for fate in self
-            .producers
-            .iter_mut()
-            .flat_map(|producer| producer.messages.iter_mut())
-        {
-            rebase(&mut fate.sent);
-            rebase(&mut fate.confirmed);
+        let asked = |stamp: &mut Stamp| *stamp = if *stamp < cut { BEFORE } else { NEVER };
+        let answered = |stamp: &mut Stamp| *stamp = if *stamp <= cut { BEFORE } else { NEVER };
+        let producers = self.producers.iter_mut();
+        for fate in producers.flat_map(|producer| producer.messages.iter_mut()) {
+            asked(&mut fate.sent);
+            answered(&mut fate.confirmed);
             for settled in &mut fate.at {
-                rebase(&mut settled.ack_sent);
-                rebase(&mut settled.acked);
-                rebase(&mut settled.dead_sent);
-                rebase(&mut settled.dead);
+                asked(&mut settled.ack_sent);
+                answered(&mut settled.acked);
+                asked(&mut settled.dead_sent);
+                answered(&mut settled.dead);
             }
         }
     }
