@@ -13,6 +13,10 @@
 //!   of them add up to what every batch says (`sum.rs`).
 //! - Its file never shrinks: `anew.rs`.
 //! - It panics where it should report: `guard.rs`.
+//! - It takes a read that fails while it opens for the end of its log, and goes on with what came before:
+//!   its file is read as a whole first, so that a bad disk stops the start instead.
+//! - It never syncs its settings (`conf`), and after a power cut that tore them it does not open: they
+//!   are synced here.
 //! - A crash while sled opens leaves `snap.*.generating`, with which no later open succeeds: they are
 //!   removed before.
 
@@ -28,6 +32,7 @@ mod writer;
 use std::{
     collections::BTreeMap,
     fs::{self, File},
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -61,6 +66,10 @@ const PARTS: usize = 128;
 const SEGMENT_BYTES: usize = 2 * 1024 * 1024;
 /// Bytes of pages that sled keeps in memory; the engine keeps what it needs itself.
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
+/// The file in which sled keeps everything.
+const DATA: &str = "db";
+/// Bytes of it read at once.
+const READ_BYTES: usize = 1024 * 1024;
 /// The file in which sled keeps what it was opened with.
 const SETTINGS: &str = "conf";
 const META_VERSION: u8 = 2;
@@ -110,6 +119,7 @@ impl Index {
     fn open_with_floor(folder: &Path, floor_bytes: u64) -> Result<Self, StoreError> {
         anew::settle(folder)?;
         drop_leftovers(folder)?;
+        read_through(&folder.join(DATA))?;
         let index = Self {
             db: RwLock::new(Arc::new(open_sled(folder, folder)?)),
             folder: folder.to_owned(),
@@ -361,6 +371,20 @@ fn folder_bytes(folder: &Path) -> u64 {
         Err(_) => 0,
     };
     entries.filter_map(Result::ok).map(size).sum()
+}
+
+/// Reads a file to its end, if it is there: an error of the disk is found before sled opens it.
+fn read_through(path: &Path) -> Result<(), StoreError> {
+    let read = File::open(path).and_then(|file| {
+        let mut file = io::BufReader::with_capacity(READ_BYTES, file);
+        io::copy(&mut file, &mut io::sink())
+    });
+    match read {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(StoreError::io("read", path, error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Removes the half-made snapshots of an open that crashed.
