@@ -231,6 +231,19 @@ impl Broker {
         Ended { status, log }
     }
 
+    /// Ends it as an operator does, so that no call is cut off.
+    pub(crate) async fn end(&mut self) -> Ended {
+        self.signal(Signal::TERM);
+        let deadline = Instant::now() + START_MAX;
+        while Instant::now() < deadline {
+            if let Some(ended) = self.ended() {
+                return ended;
+            }
+            sleep(LOOK).await;
+        }
+        self.kill()
+    }
+
     /// Sends it a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         rustix::process::kill_process(self.pid(), signal).unwrap();

@@ -56,7 +56,13 @@ async fn record(
                 round::dropped(&broker).await;
                 load::run(&broker, &history, load, random).await;
             }
-            broker.kill();
+            // Ended in order: a call that is cut off by a kill may be done and not written down.
+            let ended = broker.end().await;
+            if !ended.status.success() {
+                outcome
+                    .wrong
+                    .push(format!("it did not end well: {ended:?}"));
+            }
         }
         Err(ended) => outcome.wrong.push(format!("it ended by itself: {ended:?}")),
     }
