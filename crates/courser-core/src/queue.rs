@@ -393,7 +393,13 @@ impl Queue {
         if chunk.get(number, seq).is_none() {
             return;
         }
-        chunk.set(number, seq, State::Delayed(ready_at), attempt.number);
+        // As when it happened: what did not wait then does not wait now, whatever the clock says.
+        let state = if ready_at > attempt.ended_at {
+            State::Delayed(ready_at)
+        } else {
+            State::Ready
+        };
+        chunk.set(number, seq, state, attempt.number);
         let now_delayed = chunk.delayed;
         self.delayed = self.delayed + u64::from(now_delayed) - u64::from(delayed);
         self.add_attempt(seq, attempt);

@@ -13,6 +13,7 @@ use courser_core::{
     name::Pattern,
     options::{Durability, QueueOptions},
     stats::{Peek, StateFilter},
+    time::Timestamp,
 };
 
 use crate::{
@@ -328,6 +329,10 @@ impl World {
         match (command, how) {
             ("crash", Some("after_queues")) => self.disk.crash_after_queues(),
             ("crash", _) => self.disk.crash(&mut self.random),
+            (_, Some("an_hour_earlier")) => {
+                self.disk.abandon();
+                self.now = Timestamp::from_micros(self.now.as_micros() - 3_600_000_000);
+            }
             _ => self.disk.abandon(),
         }
         self.broker = self.disk.recover(1);

@@ -271,6 +271,22 @@ fn a_chunk_that_a_replay_empties_and_fills_again_is_told_of_once() {
 }
 
 #[test]
+fn what_failed_without_a_delay_is_ready_after_a_restart_whatever_the_clock_says() {
+    check(
+        "
+        queue q lease=30s
+        publish q a, b
+        subscribe alice
+        deliver -> alice: a(1), b(1)
+        nack alice a
+        nack alice b retry_after=1h
+        restart an_hour_earlier
+        peek q -> a ready, b delayed 3600s
+        ",
+    );
+}
+
+#[test]
 fn queues_that_came_and_went_around_a_crash_leave_nothing_behind() {
     check(
         "
