@@ -74,6 +74,29 @@ async fn sixty_four_mebibytes_go_through_when_configured() {
 }
 
 #[tokio::test]
+async fn what_was_stored_when_more_was_allowed_still_comes() {
+    let generous = Settings {
+        max_message_bytes: Some(64 * MIB),
+    };
+    let broker = Broker::start_with(generous).await;
+    broker.create("files").await;
+    let sent = large(64 * MIB);
+    broker.try_publish(vec![sent.clone()]).await.unwrap();
+    let broker = broker.restart().await;
+    let delivery = broker.pull("files").await;
+    assert!(
+        delivery.message.as_ref().unwrap().payload == sent.payload,
+        "the payload is another"
+    );
+    broker.settle(crate::harness::release(&delivery)).await;
+    let delivery = broker.subscribe("files").await.next().await;
+    assert!(
+        delivery.message.as_ref().unwrap().payload == sent.payload,
+        "the payload is another"
+    );
+}
+
+#[tokio::test]
 async fn a_request_holds_sixteen_mebibytes_at_most() {
     let broker = Broker::start().await;
     broker.create("files").await;

@@ -166,7 +166,8 @@ impl Leases {
 
     /// Why a lease that is not held cannot be settled.
     pub(crate) fn error(&self, id: LeaseId) -> LeaseError {
-        let of_earlier_start = id.0 >> COUNT_BITS < self.next.0 >> COUNT_BITS && id.0 != 0;
+        // Starts are counted from 1.
+        let of_earlier_start = (1..self.next.0 >> COUNT_BITS).contains(&(id.0 >> COUNT_BITS));
         if of_earlier_start || self.ended.contains_key(&id) {
             LeaseError::Expired
         } else {

@@ -125,10 +125,10 @@ pub(crate) fn request_bytes_max(message_bytes: usize) -> usize {
     message_bytes.max(PUBLISH_BYTES_MAX) + REQUEST_FRAMING_BYTES
 }
 
-/// Bytes of one gRPC answer when a payload may have `message_bytes`.
-pub(crate) fn answer_bytes_max(message_bytes: usize) -> usize {
-    message_bytes.max(PUBLISH_BYTES_MAX) + ANSWER_FRAMING_BYTES
-}
+/// Bytes of one gRPC answer: a message of the largest size that was ever allowed, for it may be stored
+/// since the broker was configured for more than now.
+pub(crate) const ANSWER_BYTES_MAX: usize =
+    courser_core::limits::PAYLOAD_BYTES_MAX + ANSWER_FRAMING_BYTES;
 
 /// Bytes of one request of the Admin service. The largest one that is allowed, 1,000 bindings or names of
 /// queues, takes 265 KB; an empty binding takes 2 bytes, and 24 once it is decoded.

@@ -178,13 +178,12 @@ fn services(
 ) -> Result<Router, ServeError> {
     let arrivals = Arrivals::new(limits::arriving_bytes_max(options.max_message_bytes));
     let request_bytes_max = limits::request_bytes_max(options.max_message_bytes);
-    let answer_bytes_max = limits::answer_bytes_max(options.max_message_bytes);
     let broker = BrokerService::new(handle.clone(), options.max_message_bytes);
     let admin = AdminService::new(handle.clone(), options.clone());
     let broker = BrokerFace::new(broker, options.max_message_bytes);
     let admin = AdminServer::new(admin)
         .max_decoding_message_size(limits::ADMIN_REQUEST_BYTES_MAX)
-        .max_encoding_message_size(answer_bytes_max);
+        .max_encoding_message_size(limits::ANSWER_BYTES_MAX);
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(courser_proto::FILE_DESCRIPTOR_SET)

@@ -32,7 +32,7 @@ mod writer;
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io,
+    io::{self, Read as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -376,6 +376,12 @@ fn folder_bytes(folder: &Path) -> u64 {
 /// Reads a file to its end, if it is there: an error of the disk is found before sled opens it.
 fn read_through(path: &Path) -> Result<(), StoreError> {
     let read = File::open(path).and_then(|file| {
+        let metadata = file.metadata()?;
+        // What is no file need not have an end.
+        if !metadata.is_file() {
+            return Ok(0);
+        }
+        let file = file.take(metadata.len());
         let mut file = io::BufReader::with_capacity(READ_BYTES, file);
         io::copy(&mut file, &mut io::sink())
     });

@@ -249,6 +249,8 @@ impl Broker {
         let wait = match nack.retry_after {
             Some(wait) if !exhausted => wait,
             _ if exhausted => options.backoff.max,
+            // It is given back at once: most who go away do no harm to what they held.
+            _ if outcome == AttemptOutcome::Disconnected => std::time::Duration::ZERO,
             _ => options.backoff.wait(failures, random),
         };
         let ready_at = now + wait;

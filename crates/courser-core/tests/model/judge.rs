@@ -307,7 +307,7 @@ impl Model {
 
     fn settle_late(&mut self, id: LeaseId, verdict: &Verdict) -> Result<(), LeaseError> {
         let Some((name, order)) = self.ended.get(&id).cloned() else {
-            let earlier = id.0 != 0 && id.0 >> 44 < self.epoch;
+            let earlier = (1..self.epoch).contains(&(id.0 >> 44));
             return Err(if earlier {
                 LeaseError::Expired
             } else {
@@ -384,6 +384,7 @@ impl Model {
         let wait = match nack.retry_after {
             _ if last => backoff.max,
             Some(wait) => wait,
+            None if outcome == AttemptOutcome::Disconnected => Duration::ZERO,
             None => grown.min(backoff.max),
         };
         let entry = self

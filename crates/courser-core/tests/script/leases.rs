@@ -142,7 +142,6 @@ fn a_late_ack_is_honoured_also_when_memory_let_go_of_the_entry() {
         detach alice
         subscribe bob
         deliver -> bob: 3..3000(1)
-        disconnect bob
         31s counts q -> delayed=2999
         checkpoint
         ack alice 1

@@ -121,7 +121,7 @@ fn delayed_entries_out_of_memory_are_not_the_oldest_that_are_ready() {
         publish q 1..3000
         subscribe alice
         deliver -> alice: 1..3000(1)
-        disconnect alice
+        detach alice
         100s publish q x
         checkpoint
         restart

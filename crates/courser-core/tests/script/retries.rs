@@ -139,7 +139,7 @@ fn backoff_is_a_duration_whatever_the_number_of_failures() {
 fn a_consumer_that_goes_gives_back_at_once() {
     check(
         "
-        queue q lease=30s
+        queue q lease=30s backoff=1h backoff_max=1h
         publish q a, b, c
         subscribe alice
         subscribe bob

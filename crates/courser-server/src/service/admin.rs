@@ -29,12 +29,14 @@ impl AdminService {
 
     async fn set_paused(&self, name: String, paused: bool) -> Result<v1::Queue, Status> {
         let name = queue_name_from_proto("name", name)?;
-        tracing::info!(queue = name, paused, "pause or resume");
         let view = self
             .handle
             .update_queue(name, move |options| options.paused = paused)
-            .await;
-        Ok(queue_to_proto(&view.map_err(queue_error_to_status)?))
+            .await
+            .map_err(queue_error_to_status)?;
+        let queue = &*view.definition.name;
+        tracing::info!(queue, paused, "paused or resumed");
+        Ok(queue_to_proto(&view))
     }
 }
 
@@ -49,9 +51,11 @@ impl Admin for AdminService {
         let v1::CreateQueueRequest { name, options } = request.into_inner();
         let name = new_queue_name_from_proto("name", name)?;
         let options = new_queue_options_from_proto(options)?;
-        tracing::info!(queue = name, "create");
         let created = self.handle.create_queue(name, options).await;
         let (view, created) = created.map_err(queue_error_to_status)?;
+        if created {
+            tracing::info!(queue = &*view.definition.name, "created");
+        }
         let queue = Some(queue_to_proto(&view));
         Ok(Response::new(v1::CreateQueueResponse { queue, created }))
     }
@@ -67,12 +71,12 @@ impl Admin for AdminService {
         } = request.into_inner();
         let name = queue_name_from_proto("name", name)?;
         let change = options_change_from_proto(options, update_mask)?;
-        tracing::info!(queue = name, "update");
         let view = self
             .handle
             .update_queue(name, change)
             .await
             .map_err(queue_error_to_status)?;
+        tracing::info!(queue = &*view.definition.name, "updated");
         Ok(Response::new(v1::UpdateQueueResponse {
             queue: Some(queue_to_proto(&view)),
         }))
@@ -84,9 +88,9 @@ impl Admin for AdminService {
     ) -> Result<Response<v1::DeleteQueueResponse>, Status> {
         let v1::DeleteQueueRequest { name, if_empty } = request.into_inner();
         let name = queue_name_from_proto("name", name)?;
-        tracing::info!(queue = name, if_empty, "delete");
-        let deleted = self.handle.delete_queue(name, if_empty).await;
+        let deleted = self.handle.delete_queue(name.clone(), if_empty).await;
         let (entries, dead_letters) = deleted.map_err(queue_error_to_status)?;
+        tracing::info!(queue = name, entries, dead_letters, "deleted");
         Ok(Response::new(v1::DeleteQueueResponse {
             entries,
             dead_letters,
@@ -133,12 +137,12 @@ impl Admin for AdminService {
     ) -> Result<Response<v1::PurgeQueueResponse>, Status> {
         let v1::PurgeQueueRequest { name, limit } = request.into_inner();
         let name = queue_name_from_proto("name", name)?;
-        tracing::info!(queue = name, limit, "purge");
         let purged = self
             .handle
-            .purge_queue(name, (limit > 0).then_some(limit))
+            .purge_queue(name.clone(), (limit > 0).then_some(limit))
             .await;
         let purged = purged.map_err(queue_error_to_status)?;
+        tracing::info!(queue = name, purged, "purged");
         Ok(Response::new(v1::PurgeQueueResponse { purged }))
     }
 
@@ -179,17 +183,15 @@ impl Admin for AdminService {
         request: Request<v1::RedriveEntriesRequest>,
     ) -> Result<Response<v1::RedriveEntriesResponse>, Status> {
         let redrive = redrive_from_proto(request.into_inner())?;
-        tracing::info!(
-            queue = redrive.queue,
-            to = redrive.to,
-            redrive.dry_run,
-            "redrive"
-        );
+        let (queue, dry_run) = (redrive.queue.clone(), redrive.dry_run);
         let redriven = self
             .handle
             .redrive(redrive)
             .await
             .map_err(queue_error_to_status)?;
+        if !dry_run {
+            tracing::info!(queue, entries = redriven.moved, "redriven");
+        }
         Ok(Response::new(v1::RedriveEntriesResponse {
             redriven: redriven.moved,
             last_entry_id: redriven.last.0,

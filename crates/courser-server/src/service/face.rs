@@ -32,7 +32,6 @@ use crate::{
 pub(crate) struct BrokerFace {
     broker: Arc<BrokerService>,
     request_bytes_max: usize,
-    answer_bytes_max: usize,
 }
 
 type Answered = BoxFuture<http::Response<Body>, Infallible>;
@@ -42,7 +41,6 @@ impl BrokerFace {
         Self {
             broker: Arc::new(broker),
             request_bytes_max: limits::request_bytes_max(message_bytes_max),
-            answer_bytes_max: limits::answer_bytes_max(message_bytes_max),
         }
     }
 
@@ -59,7 +57,7 @@ impl BrokerFace {
     {
         Grpc::new(WireCodec::default()).apply_max_message_size_config(
             Some(self.request_bytes_max),
-            Some(self.answer_bytes_max),
+            Some(limits::ANSWER_BYTES_MAX),
         )
     }
 

@@ -17,13 +17,16 @@ use courser_client::{
     wire::{self, Extend, Nack, Queue, Reject, Settle},
 };
 use tokio::{
-    signal,
+    signal::{
+        ctrl_c,
+        unix::{SignalKind, signal},
+    },
     time::{sleep, timeout},
 };
 
 use crate::cli::{
     output::{Format, Output, printable, printable_lines, utf8_or_base64},
-    value,
+    usage, value,
 };
 
 /// Messages on their way at once.
@@ -32,6 +35,10 @@ const BATCH: u32 = 100;
 const HELD_MAX: u32 = 10_000;
 /// Their bytes: as many as the broker lets one consumer hold.
 const HELD_BYTES: u64 = 256 * 1024 * 1024;
+/// The longest delay that a nack may ask for.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3_600);
+/// Bytes of a dead-letter reason.
+const REASON_BYTES_MAX: usize = 64;
 /// How long the broker may take to settle.
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(60);
 /// The shortest lease that the broker gives.
@@ -45,7 +52,7 @@ pub(super) struct Consume {
     /// The queue.
     queue: String,
     /// End after so many messages.
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_parser = value::positive)]
     count: Option<u64>,
     /// Done with each: the default.
     #[arg(long, group = "verb")]
@@ -63,13 +70,8 @@ pub(super) struct Consume {
     #[arg(long, value_name = "DURATION", value_parser = value::duration, requires = "nack")]
     retry_after: Option<Duration>,
     /// With --nack or --dead-letter: what went wrong, for the history of the entry.
-    #[arg(
-        long,
-        value_name = "TEXT",
-        default_value = "",
-        hide_default_value = true
-    )]
-    error: String,
+    #[arg(long, value_name = "TEXT")]
+    error: Option<String>,
     /// Never end by itself.
     #[arg(long)]
     follow: bool,
@@ -102,8 +104,31 @@ impl Taken<'_> {
 }
 
 impl Consume {
+    /// What the broker would refuse of a settlement must not take a message first.
+    fn check(&self) -> anyhow::Result<()> {
+        if self.error.is_some() && !self.nack && self.dead_letter.is_none() {
+            return Err(usage("--error needs --nack or --dead-letter"));
+        }
+        if self
+            .retry_after
+            .is_some_and(|after| after > RETRY_AFTER_MAX)
+        {
+            return Err(usage("--retry-after must be from 0s to 24h"));
+        }
+        let reason = self.dead_letter.as_ref().map_or(1, String::len);
+        if !(1..=REASON_BYTES_MAX).contains(&reason) {
+            let allowed = format!("--dead-letter needs a reason of 1 to {REASON_BYTES_MAX} bytes");
+            return Err(usage(allowed));
+        }
+        Ok(())
+    }
+
     pub(super) async fn run(&self, client: &Client, output: &mut Output) -> anyhow::Result<()> {
+        self.check()?;
         let queue = client.get_queue(&self.queue).await?;
+        if self.dead_letter.is_some() && queue.dead_letter_queue.is_empty() {
+            bail!("{} has no dead-letter queue", queue.name);
+        }
         tell_if_paused(&queue);
         let held = RefCell::default();
         let mut taken = Taken {
@@ -114,7 +139,7 @@ impl Consume {
         let result = tokio::select! {
             result = self.take(client, output, &mut taken) => result,
             result = keep(client, &held, self.lease_of(&queue)) => result.map(|never| match never {}),
-            _ = signal::ctrl_c() => Ok(()),
+            () = interrupted() => Ok(()),
         };
         let released = release(client, held.take()).await;
         for consumer in taken.consumers {
@@ -221,18 +246,31 @@ impl Consume {
             settle.dead_letter.extend(leases.map(|lease_id| Reject {
                 lease_id,
                 reason: reason.clone(),
-                description: self.error.clone(),
+                description: self.error.clone().unwrap_or_default(),
             }));
         } else if self.nack {
             settle.nack.extend(leases.map(|lease_id| Nack {
                 lease_id,
                 retry_after: self.retry_after.map(to_wire_duration),
-                error: self.error.clone(),
+                error: self.error.clone().unwrap_or_default(),
             }));
         } else {
             settle.ack.extend(leases);
         }
         settle
+    }
+}
+
+/// Ctrl-C, or a word from whoever manages this process.
+async fn interrupted() {
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminated) => {
+            tokio::select! {
+                _ = ctrl_c() => {}
+                _ = terminated.recv() => {}
+            }
+        }
+        Err(_) => drop(ctrl_c().await),
     }
 }
 

@@ -18,7 +18,7 @@ pub(super) async fn run(client: &Client, output: &mut Output) -> anyhow::Result<
     }
     output.finish()?;
     if !serving {
-        bail!("the broker is there but takes nothing; its log says why");
+        bail!("the broker is there but not well; its log and /readyz say why");
     }
     Ok(())
 }

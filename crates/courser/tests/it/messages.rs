@@ -209,6 +209,30 @@ fn a_consume_that_is_killed_gives_back_what_it_held_at_once() {
 }
 
 #[test]
+fn what_would_be_refused_of_a_settlement_takes_no_message() {
+    let (broker, _folder) = broker();
+    publish_two(&broker);
+    let wrong = [
+        (vec!["--error", "x"], "--nack"),
+        (vec!["--ack", "--error", "x"], "--nack"),
+        (vec!["--nack", "--retry-after", "25h"], "24h"),
+        (vec!["--dead-letter", ""], "1 to 64 bytes"),
+    ];
+    for (flags, expected) in wrong {
+        let said = broker
+            .courser(&[&["consume", "q", "--count", "1"][..], &flags].concat())
+            .failed(2);
+        assert!(said.contains(expected), "{flags:?}: {said}");
+    }
+    let said = broker
+        .courser(&["consume", "q.dlq", "--count", "1", "--dead-letter", "bad"])
+        .failed(1);
+    assert!(said.contains("no dead-letter queue"), "{said}");
+    let stat = |name| broker.stat("q", name);
+    assert_eq!((stat("ready"), stat("delivered_total")), (2, 0));
+}
+
+#[test]
 fn consume_says_when_the_queue_is_paused() {
     let (broker, _folder) = broker();
     publish_two(&broker);

@@ -4,6 +4,8 @@ use std::fmt;
 
 use comfy_table::{CellAlignment, presets};
 
+use super::printable;
+
 /// Rows under titles.
 pub(in crate::cli) struct Table(comfy_table::Table);
 
@@ -25,7 +27,10 @@ impl Table {
     }
 
     pub(in crate::cli) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.0.add_row(cells);
+        // What publishers and consumers wrote is among it.
+        let cells = cells.into_iter();
+        self.0
+            .add_row(cells.map(|cell| printable(&cell).into_owned()));
     }
 
     /// Two columns without titles: what it is, and its value.
