@@ -106,7 +106,7 @@ pub(crate) async fn run(
             outcome.hit = control.hits() > 0;
             outcome.kind = "refused to start";
             let last = ended.log.lines().last().unwrap_or_default();
-            let says_why = ["Input/output error", "No space left", "cannot ", "damaged"]
+            let says_why = ["Input/output error", " is full: ", "cannot ", "damaged"]
                 .iter()
                 .any(|why| last.starts_with("error: ") && last.contains(why));
             let by_itself = ended.status.code().is_some_and(|code| code != 0);
