@@ -4,6 +4,8 @@
 //! else is served as before.
 
 use bytes::{Buf as _, BufMut as _};
+use courser_proto::v1::{Open, SubscribeRequest, subscribe_request};
+use prost::Message as _;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -14,7 +16,7 @@ use tonic::{
 };
 use tonic_types::StatusExt as _;
 
-use crate::harness::{Broker, assert_refused, payload, until, within};
+use crate::harness::{Broker, assert_refused, open, payload, until, within};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -23,6 +25,8 @@ const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
 
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
@@ -69,13 +73,18 @@ fn call(path: &str, more: &[(&str, &str)]) -> Vec<u8> {
         ("te", "trailers"),
     ];
     for (name, value) in headers.iter().chain(more) {
-        block.push(0);
-        for text in [name, value] {
-            block.push(u8::try_from(text.len()).unwrap());
-            block.extend(text.as_bytes());
-        }
+        literal(&mut block, name, value);
     }
     block
+}
+
+fn literal(block: &mut Vec<u8>, name: &str, value: &str) {
+    block.push(0);
+    for text in [name, value] {
+        assert!(text.len() < 127, "longer ones have longer lengths");
+        block.push(u8::try_from(text.len()).unwrap());
+        block.extend(text.as_bytes());
+    }
 }
 
 /// The streams that a client opens have odd numbers.
@@ -155,6 +164,101 @@ async fn the_limits_of_a_connection_are_told_at_its_start() {
     ] {
         assert!(settings.contains(&(id, value)), "{what}: {settings:?}");
     }
+}
+
+#[tokio::test]
+async fn the_window_of_a_connection_is_told_at_its_start() {
+    let broker = Broker::start().await;
+    let mut peer = Peer::connect(&broker).await;
+    let update = peer.expect(WINDOW_UPDATE).await;
+    let more = u32::from_be_bytes(update.payload[..].try_into().unwrap());
+    assert_eq!((update.stream, more), (0, 4 * 1024 * 1024 - 65_535));
+}
+
+#[tokio::test]
+async fn headers_without_an_end_end_the_connection() {
+    let broker = Broker::start().await;
+    broker.create("orders").await;
+    let mut peer = Peer::connect(&broker).await;
+    let open = call("/courser.v1.Broker/Pull", &[]);
+    let mut more = Vec::new();
+    literal(&mut more, "x", "y");
+    peer.send(&frame(HEADERS, 0, 1, &open)).await;
+    peer.send(&frame(CONTINUATION, 0, 1, &more).repeat(1_000))
+        .await;
+    assert_eq!(peer.expect(GOAWAY).await.code(), ENHANCE_YOUR_CALM);
+    assert_others_are_served(&broker).await;
+}
+
+#[tokio::test]
+async fn headers_that_are_too_large_are_refused() {
+    let broker = Broker::start().await;
+    broker.create("orders").await;
+    let mut peer = Peer::connect(&broker).await;
+    let value = "y".repeat(100);
+    let mut block = call("/courser.v1.Broker/Pull", &[]);
+    // 16 KiB are allowed, 32 bytes of each pair are for the pair itself.
+    (0..130).for_each(|_| literal(&mut block, "x", &value));
+    peer.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &block))
+        .await;
+    let refused = peer.expect(HEADERS).await;
+    // A status as a literal, with the name of the static table.
+    assert!(
+        refused.payload.windows(3).any(|text| text == b"431") || refused.payload.len() < 16,
+        "{refused:?}"
+    );
+    assert_others_are_served(&broker).await;
+}
+
+#[tokio::test]
+async fn http_1_is_not_spoken_on_the_grpc_side() {
+    let broker = Broker::start().await;
+    broker.create("orders").await;
+    let mut stream = TcpStream::connect(broker.grpc).await.unwrap();
+    let request = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let mut answer = Vec::new();
+    drop(within("the end", stream.read_to_end(&mut answer)).await);
+    assert!(!answer.starts_with(b"HTTP/1"), "{answer:?}");
+    assert_others_are_served(&broker).await;
+}
+
+/// What lies in the buffers of HTTP/2 and of gRPC is inside the bound of a consumer: with a window of 64 KiB
+/// it holds a mebibyte in the broker, whatever is done.
+#[tokio::test]
+async fn a_stream_that_takes_nothing_holds_its_bound_with_all_buffers_on_the_way() {
+    let broker = Broker::start().await;
+    broker.create("orders").await;
+    broker.create("others").await;
+    let body = "x".repeat(64 * 1024 - 100);
+    for _ in 0..60 {
+        broker.publish("orders", &body).await;
+    }
+    let mut peer = Peer::connect(&broker).await;
+    let open = SubscribeRequest {
+        kind: Some(subscribe_request::Kind::Open(Open {
+            max_messages: 1_000,
+            max_bytes: 256 << 20,
+            ..open("orders")
+        })),
+    }
+    .encode_to_vec();
+    let mut request = vec![0];
+    request.extend(u32::try_from(open.len()).unwrap().to_be_bytes());
+    request.extend(open);
+    let subscribe = call("/courser.v1.Broker/Subscribe", &[]);
+    peer.send(&frame(HEADERS, END_HEADERS, 1, &subscribe)).await;
+    peer.send(&frame(DATA, 0, 1, &request)).await;
+    broker
+        .wait_for_stats("orders", "leases", |s| s.leased >= 16)
+        .await;
+    // Time for more, if more were to come.
+    for _ in 0..50 {
+        broker.publish("others", "a").await;
+        assert_eq!(payload(&broker.pull("others").await), "a");
+    }
+    let leased = broker.stats("orders").await.leased;
+    assert!(leased <= 17, "{leased} messages of 64 KiB");
 }
 
 #[tokio::test]

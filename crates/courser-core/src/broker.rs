@@ -74,6 +74,16 @@ pub struct Broker {
     ended: Vec<ConsumerId>,
     /// Consumers for whose connection an entry waits.
     blocked: Vec<ConsumerId>,
+    /// Bytes handed to all connections and not known to be taken.
+    unsent_bytes: u64,
+    /// Queues in which a consumer waits for the room of others.
+    starved: BTreeSet<QueueId>,
+    /// Those from here on are looked at first.
+    starved_next: QueueId,
+    /// When it is to be looked for connections that take nothing, if room is short.
+    stall_look: Timestamp,
+    /// Consumers to be ended for that.
+    stuck: Vec<ConsumerId>,
     /// Chunks of the checkpoint on its way, and of earlier ones those that memory could not let go of.
     checkpointed: BTreeSet<(QueueId, ChunkNo)>,
     /// Entries that came since the last checkpoint began: what memory may have grown by.
@@ -111,6 +121,11 @@ impl Broker {
             deleted_queues: BTreeSet::new(),
             ended: Vec::new(),
             blocked: Vec::new(),
+            unsent_bytes: 0,
+            starved: BTreeSet::new(),
+            starved_next: QueueId(0),
+            stall_look: Timestamp::ZERO,
+            stuck: Vec::new(),
             checkpointed: BTreeSet::new(),
             grown: 0,
         }
@@ -140,19 +155,26 @@ impl Broker {
             self.due.pop();
         }
         let due = self.due.peek().map(|Reverse((at, _, _))| *at);
-        self.leases.poll_timeout().into_iter().chain(due).min()
+        let look = self.next_stall_look();
+        self.leases
+            .poll_timeout()
+            .into_iter()
+            .chain(due)
+            .chain(look)
+            .min()
     }
 
     /// Leases that ran out, delays that have passed: the first few thousand of them; `poll_timeout`
     /// tells whether there are more. `taken` is asked how many messages and bytes, of all that was
     /// handed to a consumer, its connection has taken: that decides whether a lease that ran out was an
-    /// attempt.
+    /// attempt, and who is in the way of others (`drain_stuck`).
     pub fn handle_timeout(
         &mut self,
         now: Timestamp,
         pager: &mut Pager<'_>,
         taken: &mut dyn FnMut(ConsumerId) -> Option<(u64, u64)>,
     ) {
+        self.look_for_stalls(now, taken);
         let mut left = limits::TIMEOUTS_AT_ONCE;
         while left > 0
             && let Some(lease) = self.leases.next_expired(now)

@@ -5,7 +5,6 @@
 
 use crate::{
     id::{ChunkNo, LeaseId, Position, Seq},
-    limits::CHUNK_ENTRIES,
     record::{self, ChunkEntry},
     time::Timestamp,
 };
@@ -121,7 +120,11 @@ impl Chunk {
             kept.entries.len(),
             "counts equal the index"
         );
-        let mut entries = Vec::with_capacity(CHUNK_ENTRIES as usize);
+        let places = kept
+            .entries
+            .last()
+            .map_or(0, |last| index(number, last.seq) + 1);
+        let mut entries = Vec::with_capacity(places);
         for entry in &kept.entries {
             put(
                 &mut entries,
@@ -154,9 +157,8 @@ impl Chunk {
             self.remove(number, seq);
         }
         self.count(&entry, 1);
-        let entries = self
-            .entries
-            .get_or_insert_with(|| Vec::with_capacity(CHUNK_ENTRIES as usize));
+        // Grows with what comes: of thousands of queues, most have a few entries.
+        let entries = self.entries.get_or_insert_default();
         put(entries, index(number, seq), entry);
     }
 

@@ -51,9 +51,9 @@ impl Seq {
 }
 
 impl ChunkNo {
-    /// The first place of the chunk.
+    /// The first place of the chunk; behind the last chunk that there can be, the last place.
     #[must_use]
     pub const fn first(self) -> Seq {
-        Seq(self.0 * crate::limits::CHUNK_ENTRIES)
+        Seq(self.0.saturating_mul(crate::limits::CHUNK_ENTRIES))
     }
 }

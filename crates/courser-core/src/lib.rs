@@ -8,6 +8,8 @@ pub mod broker;
 mod chunk;
 mod consumer;
 pub mod error;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 pub mod histogram;
 pub mod id;
 pub mod lease;

@@ -84,7 +84,8 @@ pub const EXPIRED_LEASES_KEPT: usize = 10_000;
 
 /// Entries of a chunk: at 20 bytes each a chunk stays far below the index's 16 KiB a value.
 pub const CHUNK_ENTRIES: u64 = 256;
-/// Chunks of a queue that stay in memory ahead of its consumers once they are in the index.
+/// Chunks of a queue that stay in memory ahead of its consumers once they are in the index; none when it
+/// has no consumer.
 pub const WINDOW_CHUNKS: u64 = 4;
 /// Leases that run out and delays that pass in one turn, so that commands have their turn in between.
 pub const TIMEOUTS_AT_ONCE: usize = 4_096;
@@ -97,6 +98,20 @@ pub const DELIVERY_QUANTUM: usize = 64;
 pub const UNSENT_BYTES_MAX: u64 = 1024 * 1024;
 /// Deliveries handed to a consumer's connection and not yet taken by it.
 pub const UNSENT_MESSAGES_MAX: u64 = 4_096;
+/// Bytes handed to the connections of all consumers and not yet taken by them, up to which each consumer has
+/// all of its own bound: 32 that stop reading.
+pub const UNSENT_FREELY_BYTES: u64 = 32 * 1024 * 1024;
+/// The bound of each consumer beyond that: a message, or several small ones, so that those that take go on.
+pub const UNSENT_SHARE_BYTES: u64 = 16 * 1024;
+/// Bytes of all beyond which only consumers that have taken something before are handed more: the rest of
+/// the room is for those.
+pub const UNSENT_SPARINGLY_BYTES: u64 = 96 * 1024 * 1024;
+/// Bytes of all beyond which nobody is handed anything; the message that reaches it may go beyond.
+pub const UNSENT_ALL_BYTES_MAX: u64 = 128 * 1024 * 1024;
+/// How long a connection may take nothing of what it was handed while others wait for its room.
+pub const UNSENT_TIME_MAX: Duration = Duration::from_secs(10);
+/// How often it is looked for such connections while there is need.
+pub const UNSENT_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Entries moved in one step of a redrive, so that others have their turn in between.
 pub const REDRIVE_STEP: usize = 1_000;
 /// Chunks looked through in one step of a redrive that finds little of what it looks for.

@@ -50,6 +50,11 @@ pub fn check_name(name: &str) -> Result<(), NameError> {
     if name.starts_with('$') {
         return Err(NameError::Dollar);
     }
+    check_tokens(name)
+}
+
+/// Checks what stands between the dots, and that there is something.
+fn check_tokens(name: &str) -> Result<(), NameError> {
     // Nearly every name is plain ASCII, and this runs for every message published.
     let mut token_bytes = 0;
     for character in name.chars() {
@@ -97,8 +102,7 @@ impl Pattern {
                 "" => return Err(NameError::EmptyToken),
                 "*" | "#" => {}
                 _ if token.contains(['*', '#']) => return Err(NameError::Wildcard),
-                _ => check_name(token.strip_prefix('$').unwrap_or(token))
-                    .or_else(|error| if token == "$" { Ok(()) } else { Err(error) })?,
+                _ => check_tokens(token)?,
             }
         }
         Ok(Self(text.into()))

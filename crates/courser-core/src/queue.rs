@@ -616,7 +616,12 @@ impl Queue {
     /// again after the next checkpoint.
     pub(crate) fn unload(&mut self, number: ChunkNo, answerable: bool) -> bool {
         let tail = self.next_seq.chunk();
-        let soon = self.cursor.chunk()..ChunkNo(self.cursor.chunk().0 + limits::WINDOW_CHUNKS);
+        let window = if self.consumers.is_empty() {
+            0
+        } else {
+            limits::WINDOW_CHUNKS
+        };
+        let soon = self.cursor.chunk()..ChunkNo(self.cursor.chunk().0 + window);
         let Some(chunk) = self.chunks.get_mut(&number) else {
             return false;
         };

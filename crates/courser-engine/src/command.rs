@@ -13,7 +13,7 @@ use crate::{
         Confirm, Info, Open, Peeked, Publish, PublishError, Published, QueueError, Redrive,
         Redriven, Settled, Settlement, Snapshot,
     },
-    subscription::Subscription,
+    subscription::{Cut, Subscription},
 };
 
 /// An answer that is awaited by one caller.
@@ -27,6 +27,8 @@ pub(crate) enum Command {
         open: Open,
         /// Bytes that may wait for its connection.
         window_bytes: u64,
+        /// Ends its connection.
+        cut: Cut,
         reply: Reply<Result<Subscription, QueueError>>,
     },
     /// A connection that was waited for has taken more of what was handed to it; its flow says how much.

@@ -30,7 +30,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     clock::Clock,
-    command::{Command, Reply},
+    command::{Command, PublishCommand, Reply},
     failure::Failure,
     limits,
     loader::Load,
@@ -57,6 +57,10 @@ pub(crate) struct Engine {
     pub(crate) stats: Arc<Mutex<CommitStats>>,
     /// Where what is delivered goes.
     pub(crate) outlets: FxHashMap<ConsumerId, Outlet>,
+    /// Room for what is on its way to consumers was short when it was last looked.
+    pub(crate) was_short: bool,
+    /// Taken from the inbox and not applied yet; bounded by the permits that they hold.
+    pub(crate) publishes: VecDeque<PublishCommand>,
     pub(crate) redrives: VecDeque<RedriveJob>,
     pub(crate) progress: Progress,
     /// The next turn follows at once.
@@ -111,6 +115,9 @@ impl Engine {
             }
             self.turn(&mut commands);
         }
+        while !self.publishes.is_empty() {
+            self.turn(&mut commands);
+        }
         self.end(threads);
     }
 
@@ -128,6 +135,7 @@ impl Engine {
         checkpoint
             .into_iter()
             .chain(self.broker.poll_timeout())
+            .chain(self.recent.rest_at())
             .min()
     }
 
@@ -136,10 +144,12 @@ impl Engine {
         let mut turn = Turn::default();
         self.again = false;
         self.recent.trim();
+        self.recent.rest(now);
         self.pass_time(now);
         for command in commands.drain(..) {
             self.apply(command, now, &mut turn);
         }
+        self.publish_waiting(now, &mut turn);
         self.step_redrive(now, &mut turn);
         self.deliver(now, &mut turn);
         self.submit(turn, now);
@@ -151,6 +161,7 @@ impl Engine {
             let mut taken = |consumer| outlets.get(&consumer).map(|outlet| outlet.flow.taken());
             self.with_pager(|broker, pager| broker.handle_timeout(now, pager, &mut taken));
             self.outlets = outlets;
+            self.end_stuck(now);
         }
     }
 
@@ -169,7 +180,7 @@ impl Engine {
             self.progress.changed_at.get_or_insert(now);
         }
         if self.checkpoint_is_due(now) {
-            self.begin_checkpoint(&mut turn, now);
+            self.begin_checkpoint(&mut turn);
         }
         if !turn.is_empty() && self.turns.send(turn).is_err() {
             self.failure.set(&"the committer has ended");
@@ -189,13 +200,7 @@ impl Engine {
                 || self.broker.grown() >= limits::CHECKPOINT_ENTRIES)
     }
 
-    fn begin_checkpoint(&mut self, turn: &mut Turn, now: Timestamp) {
-        let idle = now.since(self.progress.changed_at.unwrap_or(now))
-            >= limits::CHECKPOINT_INTERVAL
-            && self.progress.bytes < limits::IDLE_BYTES;
-        if idle {
-            self.recent.clear();
-        }
+    fn begin_checkpoint(&mut self, turn: &mut Turn) {
         self.progress = Progress {
             under_way: true,
             ..Progress::default()

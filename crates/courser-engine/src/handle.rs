@@ -21,7 +21,7 @@ use crate::{
         Confirm, Delivery, Ended, Event, Health, Info, Open, Peek, Peeked, Publish, PublishError,
         Published, QueueError, Redrive, Redriven, Settled, Settlement, Snapshot,
     },
-    subscription::Subscription,
+    subscription::{Cut, Subscription},
     turn::store_failed,
 };
 
@@ -90,13 +90,28 @@ impl BrokerHandle {
     /// # Errors
     /// `NotFound`, `TooManyConsumers`, `Unavailable`.
     pub async fn subscribe(&self, open: Open) -> Result<Subscription, QueueError> {
-        self.open(open, UNSENT_BYTES_MAX).await
+        self.subscribe_over(open, Cut::default()).await
     }
 
-    async fn open(&self, open: Open, window_bytes: u64) -> Result<Subscription, QueueError> {
+    /// Consumes a queue over a connection that `cut` ends: that is done when it takes nothing of what it
+    /// was handed for long, while others wait for the memory.
+    ///
+    /// # Errors
+    /// `NotFound`, `TooManyConsumers`, `Unavailable`.
+    pub async fn subscribe_over(&self, open: Open, cut: Cut) -> Result<Subscription, QueueError> {
+        self.open(open, UNSENT_BYTES_MAX, cut).await
+    }
+
+    async fn open(
+        &self,
+        open: Open,
+        window_bytes: u64,
+        cut: Cut,
+    ) -> Result<Subscription, QueueError> {
         self.ask(|reply| Command::Subscribe {
             open,
             window_bytes,
+            cut,
             reply,
         })
         .await
@@ -108,11 +123,26 @@ impl BrokerHandle {
     /// # Errors
     /// `NotFound`, `TooManyConsumers`, `Unavailable`.
     pub async fn pull(&self, open: Open, wait: Duration) -> Result<Vec<Delivery>, QueueError> {
+        let pulled = self.pull_over(open, wait, Cut::default()).await?;
+        Ok(pulled.deliveries)
+    }
+
+    /// The same over a connection that `cut` ends, for the reason of [`Self::subscribe_over`]. What it
+    /// answers counts as on its way to the consumer until `hold` is dropped.
+    ///
+    /// # Errors
+    /// `NotFound`, `TooManyConsumers`, `Unavailable`.
+    pub async fn pull_over(
+        &self,
+        open: Open,
+        wait: Duration,
+        cut: Cut,
+    ) -> Result<Pulled, QueueError> {
         let name = open.queue.clone();
         let limit = Some(open.max_messages.into());
         // All of the answer is in memory at once.
         let window_bytes = open.max_bytes;
-        let mut subscription = self.open(Open { limit, ..open }, window_bytes).await?;
+        let mut subscription = self.open(Open { limit, ..open }, window_bytes, cut).await?;
         let mut deliveries = Vec::new();
         let first = timeout(wait, subscription.peek()).await;
         let mut next = first.unwrap_or_else(|_| Some(Event::Deliveries(Vec::new())));
@@ -129,8 +159,11 @@ impl BrokerHandle {
             }
             next = subscription.peek().await;
         }
-        subscription.detach().await;
-        Ok(deliveries)
+        subscription.keep_leases();
+        Ok(Pulled {
+            deliveries,
+            hold: Hold(subscription),
+        })
     }
 
     /// Settles leases, whoever they were given to.
@@ -301,6 +334,19 @@ impl BrokerHandle {
         answer.await.ok()
     }
 }
+
+/// What a pull answers.
+#[derive(Debug)]
+pub struct Pulled {
+    /// Leased to the caller.
+    pub deliveries: Vec<Delivery>,
+    /// To be kept as long as these are in memory.
+    pub hold: Hold,
+}
+
+/// The place of a pull among what is on its way to consumers.
+#[derive(Debug)]
+pub struct Hold(#[expect(dead_code, reason = "its end is what counts")] Subscription);
 
 fn ended() -> QueueError {
     Unavailable::ShuttingDown.into()

@@ -3,14 +3,14 @@
 
 use std::sync::{
     Arc, Mutex, PoisonError,
-    mpsc::{Receiver, TryRecvError},
+    mpsc::{Receiver, RecvTimeoutError, TryRecvError},
 };
 
 use courser_core::record::Checkpoint;
 use courser_store::{FrameNo, Store};
 use tokio::sync::mpsc;
 
-use crate::{command::Command, failure::Failure, request::CommitStats};
+use crate::{command::Command, failure::Failure, limits, memory, request::CommitStats};
 
 pub(crate) struct Keeper {
     pub(crate) store: Arc<dyn Store>,
@@ -23,13 +23,31 @@ pub(crate) struct Keeper {
 impl Keeper {
     /// Until the committer ends.
     pub(crate) fn run(self) {
-        while let Ok(checkpoint) = self.checkpoints.recv() {
-            let mut next = Some(checkpoint);
-            while let Some((checkpoint, upto)) = next.take() {
-                self.apply(&checkpoint, upto);
-                next = self.reclaim();
+        let mut next = self.wait(0);
+        while let Some((checkpoint, upto)) = next.take() {
+            self.apply(&checkpoint, upto);
+            // In memory it is as large as the changes of three seconds.
+            drop(checkpoint);
+            next = self.reclaim().or_else(|| self.wait(limits::RESTS));
+        }
+    }
+
+    /// The next checkpoint. When none comes, what was kept for a load that is over is given back.
+    fn wait(&self, rests: u32) -> Option<(Checkpoint, FrameNo)> {
+        for _ in 0..rests {
+            match self.checkpoints.recv_timeout(limits::REST_INTERVAL) {
+                Ok(next) => return Some(next),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if let Some(next) = self.reclaim() {
+                return Some(next);
             }
         }
+        if rests > 0 {
+            memory::give_back();
+        }
+        self.checkpoints.recv().ok()
     }
 
     fn apply(&self, checkpoint: &Checkpoint, upto: FrameNo) {

@@ -12,6 +12,7 @@ mod handle;
 mod keeper;
 mod limits;
 mod loader;
+mod memory;
 mod recent;
 pub mod request;
 mod room;
@@ -20,6 +21,6 @@ mod subscription;
 pub mod tasks;
 mod turn;
 
-pub use handle::{BrokerHandle, Confirms, Publisher};
+pub use handle::{BrokerHandle, Confirms, Hold, Publisher, Pulled};
 pub use start::{Options, start};
-pub use subscription::{Settler, Subscription};
+pub use subscription::{Cut, Settler, Subscription, Unsent};

@@ -47,11 +47,17 @@ pub(crate) const CHECKPOINT_RECORDS: u64 = 2_000_000;
 /// Entries that came since the last checkpoint that make the next one due: until then they are in
 /// memory, with about 50 bytes each.
 pub(crate) const CHECKPOINT_ENTRIES: u64 = 1_000_000;
-/// Bytes of messages between two checkpoints below which the broker counts as idle, and gives back the
+/// Bytes of messages within [`REST_INTERVAL`] below which the broker counts as idle, and gives back the
 /// memory of recent messages.
-pub(crate) const IDLE_BYTES: u64 = 1024 * 1024;
+pub(crate) const IDLE_BYTES: usize = 1024 * 1024;
+/// How often it is looked at whether the broker is idle, as long as there is something to give back.
+pub(crate) const REST_INTERVAL: Duration = Duration::from_secs(3);
+/// Such looks at the disk after a checkpoint that no other follows: the first sees the load before it.
+pub(crate) const RESTS: u32 = 2;
 /// Entries handed over in one turn: more would let commands wait.
 pub(crate) const DELIVERIES_PER_TURN: usize = 4_096;
+/// Entries after which the publishes of a turn wait for the next: no more than are handed over in one.
+pub(crate) const ENTRIES_PER_TURN: usize = DELIVERIES_PER_TURN;
 /// How long a change may wait for its checkpoint, and dead segments for being dropped.
 pub(crate) const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(3);
 /// How long a BUFFERED publish may wait for its sync.

@@ -8,9 +8,9 @@ use std::{
     },
 };
 
-use courser_core::{id::Position, message::Message};
+use courser_core::{id::Position, message::Message, time::Timestamp};
 
-use crate::limits::RECENT_MESSAGES_MAX;
+use crate::limits::{IDLE_BYTES, RECENT_MESSAGES_MAX, REST_INTERVAL};
 
 /// The position that comes after the last one in the log: what lies before it can be read from there.
 /// Shared by the committer, who moves it, and the engine.
@@ -43,6 +43,10 @@ pub(crate) struct Recent {
     bytes: usize,
     bytes_max: usize,
     committed: Committed,
+    /// When to look whether anything comes, while something is held.
+    rest_at: Option<Timestamp>,
+    /// What came since the last such look.
+    came: usize,
 }
 
 impl Recent {
@@ -53,12 +57,15 @@ impl Recent {
             bytes: 0,
             bytes_max,
             committed,
+            rest_at: None,
+            came: 0,
         }
     }
 
     /// Adds the message that comes next.
     pub(crate) fn push(&mut self, message: Arc<Message>) {
         self.bytes += bytes(&message);
+        self.came += bytes(&message);
         self.items.push_back(message);
     }
 
@@ -77,8 +84,29 @@ impl Recent {
         self.items.get(usize::try_from(index).ok()?)
     }
 
-    /// Nobody was busy for a while: give the memory back.
-    pub(crate) fn clear(&mut self) {
+    /// When [`rest`](Self::rest) has something to do.
+    pub(crate) fn rest_at(&self) -> Option<Timestamp> {
+        if self.items.is_empty() {
+            None
+        } else {
+            // Before the first look: at once, to set the time of the next one.
+            Some(self.rest_at.unwrap_or(Timestamp::ZERO))
+        }
+    }
+
+    /// Gives the memory back when nobody was busy for a while.
+    pub(crate) fn rest(&mut self, now: Timestamp) {
+        if self.items.is_empty() || self.rest_at.is_some_and(|at| now < at) {
+            return;
+        }
+        if self.rest_at.is_some() && self.came < IDLE_BYTES {
+            self.clear();
+        }
+        self.came = 0;
+        self.rest_at = (!self.items.is_empty()).then_some(now + REST_INTERVAL);
+    }
+
+    fn clear(&mut self) {
         let committed = self.committed.next();
         while self.first < committed && !self.items.is_empty() {
             self.forget_oldest();

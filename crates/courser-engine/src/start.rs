@@ -166,6 +166,8 @@ fn launch(
         recent,
         stats,
         outlets: Default::default(),
+        was_short: false,
+        publishes: VecDeque::new(),
         redrives: VecDeque::new(),
         progress,
         again: false,

@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, mpsc};
 use crate::{
     command::Command,
     limits,
-    request::{Event, Settlement},
+    request::{Delivery, Event, Settlement},
 };
 
 /// How much of what was handed to a consumer's connection the connection has taken.
@@ -57,6 +57,58 @@ impl Flow {
         self.0.bytes.fetch_add(bytes, Ordering::SeqCst);
         self.0.messages.fetch_add(messages, Ordering::SeqCst);
         self.0.waited_for.swap(false, Ordering::SeqCst)
+    }
+}
+
+/// Deliveries on their way through a connection: with its end, the connection has taken them.
+///
+/// Whoever hands deliveries to a connection keeps this with their bytes, and lets go of both at once.
+#[derive(Debug)]
+pub struct Unsent {
+    flow: Flow,
+    consumer: ConsumerId,
+    commands: mpsc::Sender<Command>,
+    messages: u64,
+    bytes: u64,
+}
+
+impl Drop for Unsent {
+    fn drop(&mut self) {
+        if self.messages > 0 && self.flow.add(self.messages, self.bytes) {
+            let consumer = self.consumer;
+            tell(&self.commands, "taken", Command::Taken { consumer });
+        }
+    }
+}
+
+/// How the engine ends the connection of a consumer that holds what others need, and takes none of it.
+#[derive(Clone, Default)]
+pub struct Cut(Option<Arc<dyn Fn() + Send + Sync>>);
+
+impl Cut {
+    /// Ends it by `cut`.
+    pub fn new(cut: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(cut)))
+    }
+
+    pub(crate) fn give(&self) {
+        if let Some(cut) = &self.0 {
+            cut();
+        }
+    }
+}
+
+impl std::fmt::Debug for Cut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Cut")
+    }
+}
+
+/// The engine must hear of it, also when its inbox is full just now.
+fn tell(commands: &mpsc::Sender<Command>, what: &'static str, command: Command) {
+    if let Err(mpsc::error::TrySendError::Full(command)) = commands.try_send(command) {
+        let commands = commands.clone();
+        crate::tasks::spawn(what, async move { drop(commands.send(command).await) });
     }
 }
 
@@ -105,8 +157,8 @@ pub struct Subscription {
     pub(crate) flow: Flow,
     /// Taken, and never sent to the consumer.
     unsent: Vec<LeaseId>,
-    /// The engine knows of the end.
-    over: bool,
+    /// What it holds stays leased when it is dropped.
+    keeps: bool,
 }
 
 impl Subscription {
@@ -127,7 +179,7 @@ impl Subscription {
             events,
             flow: Flow::default(),
             unsent: Vec::new(),
-            over: false,
+            keeps: false,
         };
         (subscription, sender)
     }
@@ -140,7 +192,7 @@ impl Subscription {
 
     /// The next events, up to `limit`, appended to `events`; 0 when there will be none.
     ///
-    /// Deliveries count as sent from here on: hand them to the connection.
+    /// Deliveries count as sent once what [`Self::unsent`] answers for them is dropped.
     pub fn poll_events(
         &mut self,
         context: &mut Context<'_>,
@@ -150,15 +202,33 @@ impl Subscription {
         let before = events.len();
         let polled = self.events.poll_recv_many(context, events, limit);
         if polled.is_ready() {
-            self.take(&events[before..]);
+            self.note_answers(&events[before..]);
         }
         polled
     }
 
-    /// The next event; `None` when there will be none.
+    /// For `deliveries` of it, which are about to be handed to its connection.
+    #[must_use]
+    pub fn unsent(&self, deliveries: &[Delivery]) -> Unsent {
+        Unsent {
+            flow: self.flow.clone(),
+            consumer: self.settler.consumer,
+            commands: self.settler.commands.clone(),
+            messages: deliveries.len() as u64,
+            bytes: deliveries
+                .iter()
+                .map(|delivery| u64::from(delivery.message.size()))
+                .sum(),
+        }
+    }
+
+    /// The next event, whose deliveries count as sent; `None` when there will be none.
     pub async fn next(&mut self) -> Option<Event> {
         let event = self.events.recv().await?;
-        self.take(std::slice::from_ref(&event));
+        self.note_answers(std::slice::from_ref(&event));
+        if let Event::Deliveries(deliveries) = &event {
+            drop(self.unsent(deliveries));
+        }
         Some(event)
     }
 
@@ -173,56 +243,31 @@ impl Subscription {
         self.unsent = unsent;
     }
 
-    /// Ends the subscription; what it holds stays leased.
-    pub(crate) async fn detach(mut self) {
-        let consumer = self.settler.consumer;
-        if let Ok(place) = self.settler.commands.reserve().await {
-            place.send(Command::Detach { consumer });
-        }
-        self.over = true;
+    /// From now on, what it holds stays leased when it is dropped.
+    pub(crate) fn keep_leases(&mut self) {
+        self.keeps = true;
     }
 
-    /// The engine must hear of it, also when its inbox is full just now.
-    fn tell(&self, what: &'static str, command: Command) {
-        if let Err(mpsc::error::TrySendError::Full(command)) =
-            self.settler.commands.try_send(command)
-        {
-            let commands = self.settler.commands.clone();
-            crate::tasks::spawn(what, async move { drop(commands.send(command).await) });
-        }
-    }
-
-    fn take(&self, events: &[Event]) {
-        let (mut messages, mut bytes) = (0, 0);
+    fn note_answers(&self, events: &[Event]) {
         for event in events {
-            match event {
-                Event::Deliveries(deliveries) => {
-                    messages += deliveries.len() as u64;
-                    bytes += deliveries
-                        .iter()
-                        .map(|d| u64::from(d.message.size()))
-                        .sum::<u64>();
-                }
-                Event::Settled(_) => self.settler.waiting.add_permits(1),
-                Event::Drained | Event::Ended(_) => {}
+            if matches!(event, Event::Settled(_)) {
+                self.settler.waiting.add_permits(1);
             }
-        }
-        if messages > 0 && self.flow.add(messages, bytes) {
-            let consumer = self.settler.consumer;
-            self.tell("taken", Command::Taken { consumer });
         }
     }
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        if self.over {
-            return;
-        }
-        let command = Command::Unsubscribe {
-            consumer: self.settler.consumer,
-            unsent: std::mem::take(&mut self.unsent),
+        let consumer = self.settler.consumer;
+        let command = if self.keeps {
+            Command::Detach { consumer }
+        } else {
+            Command::Unsubscribe {
+                consumer,
+                unsent: std::mem::take(&mut self.unsent),
+            }
         };
-        self.tell("unsubscribe", command);
+        tell(&self.settler.commands, "unsubscribe", command);
     }
 }

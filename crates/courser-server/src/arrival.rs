@@ -41,6 +41,12 @@ impl Arrivals {
         }
     }
 
+    /// Bytes that have come of them.
+    #[cfg(feature = "fuzz")]
+    pub(crate) fn held(&self) -> &AtomicUsize {
+        &self.bytes
+    }
+
     /// Bounds what has come of the requests of `service`.
     pub(crate) fn watch<S>(&self, service: S) -> Watched<S> {
         Watched {
@@ -78,7 +84,7 @@ impl<S: Service<http::Request<Body>>> Service<http::Request<Body>> for Watched<S
 }
 
 /// The body of a request, or of all requests of a stream.
-struct Arriving<B> {
+pub(crate) struct Arriving<B> {
     body: B,
     partial: Partial,
     held: Held,
@@ -87,7 +93,7 @@ struct Arriving<B> {
 }
 
 impl<B> Arriving<B> {
-    fn new(body: B, arrivals: Arrivals) -> Self {
+    pub(crate) fn new(body: B, arrivals: Arrivals) -> Self {
         Self {
             body,
             partial: Partial::default(),

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use courser_engine::tasks;
+use courser_engine::{Cut, tasks};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
 
 use crate::{closing::Signal, limits};
 
@@ -71,6 +71,7 @@ impl Listener {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY could not be set");
         }
+        let out = Signal::default();
         Connection {
             stream,
             deadline: Some(Box::pin(sleep(self.patience.time()))),
@@ -78,6 +79,8 @@ impl Listener {
             received: 0,
             cut: self.cut.clone(),
             cutting: Box::pin(self.cut.listen()),
+            going: Box::pin(out.listen()),
+            out,
             _place: place,
         }
     }
@@ -129,6 +132,9 @@ pub(crate) struct Connection {
     received: usize,
     cut: Signal,
     cutting: Pin<Box<OwnedNotified>>,
+    /// Its own end, beside that of all.
+    out: Signal,
+    going: Pin<Box<OwnedNotified>>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -140,6 +146,12 @@ impl Connection {
                 "the broker has ended",
             ));
         }
+        if self.out.is_given() {
+            return Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "it took nothing while others waited for the memory",
+            ));
+        }
         Ok(())
     }
 
@@ -147,6 +159,9 @@ impl Connection {
     fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.cutting.as_mut().poll(context).is_ready() {
             self.cutting = Box::pin(self.cut.listen());
+        }
+        if self.going.as_mut().poll(context).is_ready() {
+            self.going = Box::pin(self.out.listen());
         }
         self.check_cut()?;
         match &mut self.deadline {
@@ -237,10 +252,22 @@ impl AsyncWrite for Connection {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = Way;
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+    fn connect_info(&self) -> Way {
+        Way(self.out.clone())
+    }
+}
+
+/// The connection that a request came over, as its handler knows it.
+#[derive(Clone, Debug)]
+pub(crate) struct Way(Signal);
+
+impl Way {
+    /// To end it.
+    pub(crate) fn cut(&self) -> Cut {
+        let out = self.0.clone();
+        Cut::new(move || out.give())
     }
 }
 

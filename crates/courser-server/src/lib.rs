@@ -8,8 +8,11 @@ mod arrival;
 mod closing;
 mod connection;
 mod convert;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod health;
 mod http;
+mod leaving;
 mod limits;
 mod metrics;
 mod serve;

@@ -31,9 +31,10 @@ pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// redrive. What streams do afterwards is not counted.
 pub(crate) const HANDLER_TIME_MAX: Duration = Duration::from_secs(300);
 
-/// gRPC connections at once; further ones are closed at once. Each costs a task, its windows and a file
-/// of the process, so there may be fewer: see [`connections_max`].
-pub(crate) const GRPC_CONNECTIONS_MAX: usize = 8_192;
+/// gRPC connections at once: 10,000 that are idle, and room for others. Further ones are closed at once.
+/// Each costs a task, its buffers and a file of the process, so there may be fewer: see
+/// [`connections_max`].
+pub(crate) const GRPC_CONNECTIONS_MAX: usize = 12_288;
 /// HTTP connections at once: scrapers and probes are few.
 pub(crate) const HTTP_CONNECTIONS_MAX: usize = 256;
 /// How long a peer may take to send the opening bytes of HTTP/2.
@@ -111,12 +112,12 @@ pub(crate) const CLOSING_TIME_MAX: Duration = Duration::from_secs(4);
 /// How long the faces may take to notice that their connections were cut.
 pub(crate) const CUT_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// gRPC and HTTP connections at once in a process that may have `files_max` files open: half of these
-/// for connections, and half for the store, which has a file for each 64 MiB of its log. A store that
+/// gRPC and HTTP connections at once in a process that may have `files_max` files open: five of eight for
+/// connections, and the others for the store, which has a file for each 64 MiB of its log. A store that
 /// cannot open a file has failed, and no number of connections may bring that about.
 pub(crate) fn connections_max(files_max: usize) -> (usize, usize) {
     let http = HTTP_CONNECTIONS_MAX.min(files_max / 8);
-    let grpc = GRPC_CONNECTIONS_MAX.min(files_max / 2 - http);
+    let grpc = GRPC_CONNECTIONS_MAX.min(files_max / 8 * 5 - http);
     (grpc.max(1), http.max(1))
 }
 
@@ -149,15 +150,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connections_leave_half_of_the_files_to_the_store() {
+    fn connections_leave_three_of_eight_files_to_the_store() {
         for files_max in [0, 1, 2, 64, 1_024, 4_096, 65_536, usize::MAX] {
             let (grpc, http) = connections_max(files_max);
             assert!(grpc >= 1 && http >= 1);
-            assert!(grpc + http <= (files_max / 2).max(2), "{files_max}");
+            assert!(grpc + http <= (files_max / 8 * 5).max(2), "{files_max}");
         }
-        assert_eq!(connections_max(1_024), (384, 128));
+        assert_eq!(connections_max(1_024), (512, 128));
+        assert_eq!(connections_max(20_000), (12_244, 256));
         assert_eq!(
-            connections_max(20_000),
+            connections_max(65_536),
             (GRPC_CONNECTIONS_MAX, HTTP_CONNECTIONS_MAX)
         );
     }

@@ -91,6 +91,10 @@ impl<'a> Reader<'a> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
+            // Of the tenth byte one bit is left.
+            if shift == 63 && byte > 1 {
+                break;
+            }
             value |= u64::from(byte & 0x7f) << shift;
             if byte < 0x80 {
                 return Ok(value);
@@ -181,6 +185,12 @@ mod tests {
     fn a_length_beyond_the_end_is_malformed() {
         assert!(Reader::new(&[200, 1, 7]).bytes().is_err());
         assert!(Reader::new(&[0xff; 11]).varint().is_err());
+        // The largest number, and one beyond it, which is not another one.
+        let mut largest = [0xff; 10];
+        largest[9] = 1;
+        assert_eq!(Reader::new(&largest).varint(), Ok(u64::MAX));
+        largest[9] = 2;
+        assert!(Reader::new(&largest).varint().is_err());
         assert!(Reader::new(&[]).byte().is_err());
     }
 }

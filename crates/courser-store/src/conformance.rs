@@ -58,5 +58,6 @@ pub fn all<H: Harness>(mut harness: impl FnMut() -> H) {
     a_message_moved_in_a_cut_checkpoint_is_not_reclaimed(&mut harness());
     gives_space_back_when_nothing_lives(&mut harness());
     a_straggler_in_a_hundred_does_not_hold_the_rest(&mut harness());
+    what_a_drained_queue_leaves_between_others_is_given_back(&mut harness());
     reclaims_nothing_before_a_checkpoint(&mut harness());
 }

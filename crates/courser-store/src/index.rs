@@ -21,7 +21,10 @@
 //!   removed before.
 
 mod anew;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 mod guard;
+mod inspect;
 pub(crate) mod keys;
 mod real_sync;
 mod sum;
@@ -43,8 +46,8 @@ use courser_core::{
 };
 use sled::Batch;
 
-pub(crate) use self::writer::Writer;
 use self::{anew::Form, guard::Sled, sum::Sum};
+pub(crate) use self::{inspect::Inspected, writer::Writer};
 use crate::{
     StoreError,
     codec::{Malformed, Reader, definition, entry, note, put_varint},

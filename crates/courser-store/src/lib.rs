@@ -9,10 +9,13 @@ mod codec;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod disk;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod index;
 mod lock;
 mod log;
 mod memory;
+pub mod offline;
 
 use std::{fmt, io::ErrorKind, path::Path, sync::Arc};
 
@@ -172,7 +175,9 @@ pub enum StoreError {
         source: std::io::Error,
     },
     /// Another process has the folder open.
-    #[error("the data folder {path} is in use by another broker")]
+    #[error(
+        "the data folder {path} is in use by another broker: stop that one first, or name another folder"
+    )]
     InUse {
         /// Which folder.
         path: String,
@@ -187,7 +192,7 @@ pub enum StoreError {
     },
     /// What is on the disk is not what was written there.
     #[error(
-        "{path} is damaged at byte {offset}: {why}; restore it from a backup, or move the data folder away to start empty"
+        "{path} is damaged at byte {offset}: {why}; restore it from a backup, or get out what can be read with `courser salvage` and start in an empty folder"
     )]
     Damaged {
         /// Which file.
@@ -230,8 +235,9 @@ fn remedy(log_is_whole: bool) -> &'static str {
         "the log beside it still holds everything since its first frame: move the folder of the index \
          away, and the next start makes it anew from the log"
     } else {
-        "restore the whole data folder from a backup. The log beside it holds the messages that live, \
-         but no longer all that happened to them, so the index cannot be made anew from it"
+        "restore the whole data folder from a backup, or get out what can be read with `courser salvage`. \
+         The log beside it holds the messages that live, but no longer all that happened to them, so the \
+         index cannot be made anew from it"
     }
 }
 

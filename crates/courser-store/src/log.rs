@@ -18,6 +18,7 @@ pub(crate) mod frame;
 mod load;
 mod replay;
 mod rewrite;
+pub(crate) mod scan;
 pub(crate) mod segment;
 mod spares;
 #[cfg(test)]
@@ -39,7 +40,7 @@ use crate::{
 
 pub(crate) struct Log {
     folder: PathBuf,
-    segment_bytes: u64,
+    pub(crate) segment_bytes: u64,
     writer: Mutex<Writer>,
     /// By first frame number, and so by first position as well. The last one is being written.
     segments: RwLock<Vec<Arc<Segment>>>,

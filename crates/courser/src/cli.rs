@@ -4,7 +4,10 @@ mod bench;
 mod broker;
 mod consume;
 mod dlq;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod health;
+mod offline;
 mod output;
 mod publish;
 mod queue;
@@ -40,7 +43,8 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// Courser, a message broker: durable queues with leases, retries and dead letters.
 ///
-/// Start a broker with `courser serve`; every other command talks to one.
+/// Start a broker with `courser serve`; the other commands talk to one, except `verify` and `salvage`,
+/// which look at the data folder of one that is stopped.
 ///
 /// Exit codes: 0 done, 1 refused, 2 wrong usage, 3 the broker cannot be reached.
 #[derive(Debug, Parser)]
@@ -100,6 +104,10 @@ enum Command {
     Health,
     /// Measure throughput and latency.
     Bench(bench::Bench),
+    /// Check a data folder while no broker runs.
+    Verify(offline::Verify),
+    /// Get the messages out of a damaged data folder.
+    Salvage(offline::Salvage),
     /// Print the completions for a shell.
     Completions {
         /// Which shell.
@@ -127,6 +135,8 @@ fn command_line(command: clap::Command) -> clap::Command {
 fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Serve(serve) => serve.run(),
+        Command::Verify(verify) => verify.run(cli.global.output),
+        Command::Salvage(salvage) => salvage.run(),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "courser", &mut io::stdout());
             Ok(())
@@ -171,7 +181,11 @@ async fn ask(url: &str, command: Command, format: Format) -> anyhow::Result<()> 
         Command::Queue(queue) => queue.run(&client, &mut output).await,
         Command::Dlq(dlq) => dlq.run(&client, &mut output).await,
         Command::Health => health::run(&client, &mut output).await,
-        Command::Serve(_) | Command::Bench(_) | Command::Completions { .. } => {
+        Command::Serve(_)
+        | Command::Bench(_)
+        | Command::Verify(_)
+        | Command::Salvage(_)
+        | Command::Completions { .. } => {
             unreachable!("these commands have no connection of this kind")
         }
     }

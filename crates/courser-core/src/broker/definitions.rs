@@ -223,7 +223,9 @@ impl Broker {
             self.routing.unbind(pattern, id);
         }
         for consumer in queue.consumers {
-            self.consumers.remove(&consumer);
+            if let Some(of) = self.consumers.remove(&consumer) {
+                self.free_room(of.unsent_bytes());
+            }
             self.ended.push(consumer);
         }
         self.leases.forget_queue(id, &queue.leases);

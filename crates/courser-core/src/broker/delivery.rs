@@ -1,14 +1,14 @@
 //! Handing entries over to consumers: who gets what, and when.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use rustc_hash::FxHashMap;
 
 use super::{Broker, ConsumerOptions};
 use crate::{
-    consumer::Consumer,
+    consumer::{Consumer, Supply},
     error::QueueError,
-    id::{ConsumerId, LeaseId, Position},
+    id::{ConsumerId, LeaseId, Position, QueueId},
     lease::{Lease, Leases},
     limits,
     options::Durability,
@@ -69,11 +69,96 @@ impl Broker {
         let Some(of) = self.consumers.get_mut(&consumer) else {
             return false;
         };
-        let (queue, is_news) = (of.queue, of.take(messages, bytes));
-        if is_news {
+        let (queue, news) = (of.queue, of.take(messages, bytes));
+        if let Some(bytes) = news {
+            self.free_room(bytes);
             self.activate(queue);
         }
-        is_news
+        news.is_some()
+    }
+
+    /// Whether connections hold so much that has not been taken that it matters who takes when.
+    #[must_use]
+    pub fn is_short_of_room(&self) -> bool {
+        Supply::at(self.unsent_bytes) > Supply::Free
+    }
+
+    /// Connections hold less: those that waited for the room of others are looked at again.
+    pub(super) fn free_room(&mut self, bytes: u64) {
+        self.unsent_bytes -= bytes;
+        if !self.starved.is_empty() && Supply::at(self.unsent_bytes) < Supply::Spent {
+            // Another one is first each time: the room may be enough for that one only.
+            let mut first = std::mem::take(&mut self.starved);
+            let later = first.split_off(&self.starved_next);
+            self.starved_next = later
+                .first()
+                .or(first.first())
+                .map_or(QueueId(0), |id| QueueId(id.0 + 1));
+            for queue in later.into_iter().chain(first) {
+                self.activate(queue);
+            }
+        }
+    }
+
+    /// When it is to be looked for connections that take nothing; none while nobody waits for their room.
+    pub(super) fn next_stall_look(&self) -> Option<Timestamp> {
+        (Supply::at(self.unsent_bytes) >= Supply::Reserved).then_some(self.stall_look)
+    }
+
+    /// While others wait for room: those whose connections have taken nothing for too long are to be ended,
+    /// those first that have taken nothing for longest, until there is room in plenty: one after the
+    /// other would each leave its place to the next that takes nothing.
+    pub(super) fn look_for_stalls(
+        &mut self,
+        now: Timestamp,
+        taken: &mut dyn FnMut(ConsumerId) -> Option<(u64, u64)>,
+    ) {
+        if self.next_stall_look().is_none_or(|at| now < at) {
+            return;
+        }
+        let consumers: Vec<_> = self.consumers.keys().copied().collect();
+        let mut stalled = Vec::new();
+        for id in consumers {
+            if let Some((messages, bytes)) = taken(id) {
+                self.handle_taken(id, messages, bytes);
+            }
+            if let Some(of) = self.consumers.get_mut(&id)
+                && let Some(since) = of.stalled_since(now)
+                && now.since(since) >= limits::UNSENT_TIME_MAX
+            {
+                stalled.push((since, id, of.unsent_bytes()));
+            }
+        }
+        self.stall_look = now + limits::UNSENT_LOOK_INTERVAL;
+        stalled.sort_unstable();
+        let mut left = self.unsent_bytes;
+        for (_, id, bytes) in stalled {
+            if left < limits::UNSENT_FREELY_BYTES {
+                break;
+            }
+            left -= bytes;
+            self.stuck.push(id);
+        }
+        if left < limits::UNSENT_SPARINGLY_BYTES {
+            self.consumers.values_mut().for_each(Consumer::forget_stall);
+        }
+    }
+
+    /// Consumers to be ended because their connections hold what others wait for, and take none of it.
+    #[must_use]
+    pub fn drain_stuck(&mut self) -> Vec<ConsumerId> {
+        std::mem::take(&mut self.stuck)
+    }
+
+    /// The queue and the name of a consumer, for people.
+    #[must_use]
+    pub fn consumer_names(&self, consumer: ConsumerId) -> Option<(Arc<str>, Arc<str>)> {
+        let of = self.consumers.get(&consumer)?;
+        let queue = self.queues.get(&of.queue)?;
+        Some((
+            Arc::clone(&queue.definition.name),
+            Arc::clone(&of.options.name),
+        ))
     }
 
     /// Whether an entry waits only for the consumer's connection to take what it was handed.
@@ -127,9 +212,11 @@ impl Broker {
 
     /// A consumer that holds nothing any more is forgotten.
     fn leave(&mut self, consumer: ConsumerId) {
-        if let Some(of) = self.consumers.remove(&consumer)
-            && let Some(queue) = self.queues.get_mut(&of.queue)
-        {
+        let Some(of) = self.consumers.remove(&consumer) else {
+            return;
+        };
+        self.free_room(of.unsent_bytes());
+        if let Some(queue) = self.queues.get_mut(&of.queue) {
             queue.consumers.remove(&consumer);
             if queue.line.len() > 64 + 2 * queue.consumers.len() {
                 let consumers = &queue.consumers;
@@ -172,6 +259,8 @@ impl Broker {
                 records: &mut self.records,
                 sync: &mut self.sync_records,
                 blocked: &mut self.blocked,
+                unsent_bytes: &mut self.unsent_bytes,
+                starved: &mut self.starved,
                 now,
             };
             if hand.serve(queue, end, pager, out) {
@@ -190,6 +279,8 @@ struct Hand<'a> {
     records: &'a mut Vec<Record>,
     sync: &'a mut bool,
     blocked: &'a mut Vec<ConsumerId>,
+    unsent_bytes: &'a mut u64,
+    starved: &'a mut BTreeSet<QueueId>,
     now: Timestamp,
 }
 
@@ -244,8 +335,9 @@ impl Hand<'_> {
             return 0;
         };
         // Asked before the queue looks for an entry, which costs more.
-        if !consumer.has_room() {
-            self.blocked.extend(consumer.is_blocked().then_some(id));
+        if !consumer.has_room(Supply::at(*self.unsent_bytes)) {
+            let is_blocked = consumer.is_blocked();
+            self.note_blocked(queue, id, is_blocked);
             return 0;
         }
         let lease = consumer
@@ -256,7 +348,8 @@ impl Hand<'_> {
         let mut handed = 0;
         while handed < share && queue.leased < limits::LEASES_PER_QUEUE_MAX as u64 {
             let lease_id = self.leases.next_id();
-            let fits = |size| consumer.fits(size);
+            let supply = Supply::at(*self.unsent_bytes);
+            let fits = |size| consumer.fits(size, supply);
             let Some(taken) = queue.take_next(lease_id, fits, pager) else {
                 break;
             };
@@ -291,13 +384,29 @@ impl Hand<'_> {
                 self.leases.note(&mut queue.leases, queue.leased, lease_id);
             }
             consumer.hand(lease_id, taken.entry.size);
+            *self.unsent_bytes += u64::from(taken.entry.size);
             count_delivery(queue, &taken, self.now);
             handed += 1;
         }
-        if consumer.is_blocked() {
-            self.blocked.push(id);
+        let is_blocked = consumer.is_blocked();
+        // While room is short, it matters to the others too when this one takes.
+        let is_waited_for = handed > 0 && Supply::at(*self.unsent_bytes) > Supply::Free;
+        if is_blocked || is_waited_for {
+            self.note_blocked(queue, id, is_blocked);
         }
         handed
+    }
+
+    /// It is to be heard of when this consumer's connection takes more; and when others do, if it waits for
+    /// their room.
+    fn note_blocked(&mut self, queue: &Queue, id: ConsumerId, is_blocked: bool) {
+        let supply = Supply::at(*self.unsent_bytes);
+        if is_blocked && supply >= Supply::Reserved {
+            self.starved.insert(queue.definition.id);
+        }
+        if is_blocked || supply > Supply::Free {
+            self.blocked.push(id);
+        }
     }
 }
 

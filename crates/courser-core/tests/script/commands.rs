@@ -91,6 +91,7 @@ impl World {
             "taken" | "drain" | "disconnect" | "detach" => self.client(command, &words),
             "ack" | "release" | "nack" | "reject" | "extend" => self.settle(command, &words),
             "blocked" => show::blocked(self),
+            "stuck" => show::stuck(self),
             "ended" => show::ended(self),
             "counts" => show::counts(self, words.plain(0).unwrap_or(&self.queue), expected),
             "peek" => self.peek(&words),

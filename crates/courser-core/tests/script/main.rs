@@ -17,3 +17,4 @@ mod publishing;
 mod purging;
 mod restarts;
 mod retries;
+mod unsent;

@@ -10,6 +10,7 @@ fn names_are_tokens_between_single_dots() {
         "Order-2_x/y:z",
         "ä.ö",
         "a.$b",
+        "a.$$b.$.$$",
         "q.dlq",
     ] {
         assert_eq!(check_name(name), Ok(()), "{name:?}");

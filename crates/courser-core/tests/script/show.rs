@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use courser_core::{
     broker::HandOver,
-    id::Seq,
+    id::{ConsumerId, Seq},
     record::{Attempt, Note},
     stats::{EntryState, EntryView, Peek, QueueView, StateFilter},
 };
@@ -111,7 +111,17 @@ fn colon(what: &str, text: &str) -> String {
 /// The names of consumers for which an entry waits for their connection.
 pub(crate) fn blocked(world: &mut World) -> String {
     let blocked = world.broker.drain_blocked();
-    let names: BTreeSet<_> = blocked
+    who(world, &blocked)
+}
+
+/// The names of consumers that are in the way of others.
+pub(crate) fn stuck(world: &mut World) -> String {
+    let stuck = world.broker.drain_stuck();
+    who(world, &stuck)
+}
+
+fn who(world: &World, consumers: &[ConsumerId]) -> String {
+    let names: BTreeSet<_> = consumers
         .iter()
         .map(|id| world.name_of(*id).to_owned())
         .collect();

@@ -12,27 +12,29 @@ use uuid::Uuid;
 use super::{Engine, deliver::Outlet};
 use crate::{
     command::{Command, Permits, PublishCommand, PublishReply, Reply},
+    limits,
     request::{
         Event, Health, Open, Publish, PublishError, Published, QueueError, Settled, Settlement,
     },
-    subscription::Subscription,
+    subscription::{Cut, Subscription},
     turn::{Output, Turn, store_failed},
 };
 
 impl Engine {
     pub(super) fn apply(&mut self, command: Command, now: Timestamp, turn: &mut Turn) {
         let command = match self.failure.get() {
-            Some(_) => refuse(command, turn),
+            Some(_) => refuse(command),
             None => Some(command),
         };
         let Some(command) = command else { return };
         match command {
-            Command::Publish(command) => self.publish(command, now, turn),
+            Command::Publish(command) => self.publishes.push_back(command),
             Command::Subscribe {
                 open,
                 window_bytes,
+                cut,
                 reply,
-            } => self.subscribe(open, window_bytes, reply),
+            } => self.subscribe(open, window_bytes, cut, reply),
             Command::Taken { consumer } => self.note_taken(consumer),
             Command::Drain { consumer } => self.drain(consumer, turn),
             Command::Unsubscribe { consumer, unsent } => self.unsubscribe(consumer, unsent, now),
@@ -66,7 +68,25 @@ impl Engine {
 
     // ---- publish
 
-    fn publish(&mut self, command: PublishCommand, now: Timestamp, turn: &mut Turn) {
+    /// Publishes what waits, in its order, about as many entries as a turn hands over: a publish that
+    /// goes to many queues must not outrun their consumers for as long as these keep up.
+    pub(super) fn publish_waiting(&mut self, now: Timestamp, turn: &mut Turn) {
+        let mut entries = 0;
+        while entries < limits::ENTRIES_PER_TURN
+            && let Some(command) = self.publishes.pop_front()
+        {
+            if self.failure.get().is_some() {
+                let PublishCommand { reply, permits, .. } = command;
+                refuse_publish(reply, permits, Unavailable::StoreFailed.into(), turn);
+            } else {
+                entries += self.publish(command, now, turn);
+            }
+        }
+        self.again |= !self.publishes.is_empty();
+    }
+
+    /// Answers how many entries it made.
+    fn publish(&mut self, command: PublishCommand, now: Timestamp, turn: &mut Turn) -> usize {
         let PublishCommand {
             publish,
             reply,
@@ -77,13 +97,17 @@ impl Engine {
             mandatory,
             durability,
         } = publish;
-        if let Some(error) = self.room.refusal() {
-            return refuse_publish(reply, permits, error, turn);
-        }
-        let placement = match self.broker.publish(now, &messages, mandatory) {
+        let refusal = self.room.refusal().map_or(Ok(()), Err);
+        let placed = refusal.and_then(|()| self.broker.publish(now, &messages, mandatory));
+        let placement = match placed {
             Ok(placement) => placement,
-            Err(error) => return refuse_publish(reply, permits, error, turn),
+            Err(error) => {
+                refuse_publish(reply, permits, error, turn);
+                return 0;
+            }
         };
+        let entries = placement.placed.iter().map(|placed| placed.queues as usize);
+        let entries = entries.sum();
         turn.sync |= placement.sync && durability == Durability::Synced;
         let mut results = Vec::with_capacity(messages.len());
         let sizes = messages.iter().map(|message| u64::from(message.size()));
@@ -118,6 +142,7 @@ impl Engine {
             results,
             permits,
         });
+        entries
     }
 
     fn keep(&mut self, message: Message, turn: &mut Turn) {
@@ -140,12 +165,13 @@ impl Engine {
         &mut self,
         open: Open,
         window_bytes: u64,
+        cut: Cut,
         reply: Reply<Result<Subscription, QueueError>>,
     ) {
         let (queue, options) = consumer_options(open, window_bytes);
         let subscribed = self.broker.subscribe(&queue, options).map(|consumer| {
             let (subscription, events) = Subscription::new(consumer, self.commands.clone());
-            let outlet = Outlet::new(events, subscription.flow.clone());
+            let outlet = Outlet::new(events, subscription.flow.clone(), cut);
             self.outlets.insert(consumer, outlet);
             subscription
         });
@@ -184,17 +210,16 @@ impl Engine {
 
 /// The store has failed: memory is ahead of the disk, and nothing more may be promised. Answers what can
 /// be done all the same.
-fn refuse(command: Command, turn: &mut Turn) -> Option<Command> {
+fn refuse(command: Command) -> Option<Command> {
     match command {
-        Command::Publish(PublishCommand { reply, permits, .. }) => {
-            refuse_publish(reply, permits, Unavailable::StoreFailed.into(), turn);
-        }
         Command::Subscribe { reply, .. } => drop(reply.send(Err(store_failed()))),
         Command::Settle { reply, .. } => drop(reply.send(Err(store_failed()))),
         // Its subscription has been told of the end.
         Command::SettleOn { .. } => {}
         Command::Change(change) => change.refuse(),
-        Command::Look(_)
+        // Refused in its turn, behind those that wait already.
+        Command::Publish(_)
+        | Command::Look(_)
         | Command::Taken { .. }
         | Command::Drain { .. }
         | Command::Unsubscribe { .. }

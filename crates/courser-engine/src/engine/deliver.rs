@@ -19,7 +19,7 @@ use crate::{
     limits,
     loader::{Load, Loaded},
     request::{Delivery, Event},
-    subscription::Flow,
+    subscription::{Cut, Flow},
     turn::{Output, Turn},
 };
 
@@ -28,6 +28,8 @@ use crate::{
 pub(crate) struct Outlet {
     events: mpsc::UnboundedSender<Event>,
     pub(super) flow: Flow,
+    /// Ends its connection.
+    cut: Cut,
     /// With their messages, to go out in this turn.
     batch: Vec<Delivery>,
     /// Behind a message that is not in memory, in order.
@@ -39,10 +41,11 @@ pub(crate) struct Outlet {
 }
 
 impl Outlet {
-    pub(crate) fn new(events: mpsc::UnboundedSender<Event>, flow: Flow) -> Self {
+    pub(crate) fn new(events: mpsc::UnboundedSender<Event>, flow: Flow, cut: Cut) -> Self {
         Self {
             events,
             flow,
+            cut,
             batch: Vec::new(),
             waiting: VecDeque::new(),
             loading: 0,
@@ -168,12 +171,38 @@ impl Engine {
 
     /// Entries wait for these consumers' connections: the engine is to be told when they take more.
     fn note_blocked(&mut self) {
-        for consumer in self.broker.drain_blocked() {
+        let mut waited_for = self.broker.drain_blocked();
+        let is_short = self.broker.is_short_of_room();
+        if is_short && !self.was_short {
+            // It was not looked until now what those took that nothing waited for.
+            waited_for.extend(self.outlets.keys());
+        }
+        self.was_short = is_short;
+        for consumer in waited_for {
             let Some(outlet) = self.outlets.get(&consumer) else {
                 continue;
             };
             let (messages, bytes) = outlet.flow.wait();
             self.again |= self.broker.handle_taken(consumer, messages, bytes);
+        }
+    }
+
+    /// Ends the connections of consumers that hold what others wait for, and take none of it.
+    pub(super) fn end_stuck(&mut self, now: Timestamp) {
+        for consumer in self.broker.drain_stuck() {
+            let Some(outlet) = self.outlets.remove(&consumer) else {
+                continue;
+            };
+            if let Some((queue, name)) = self.broker.consumer_names(consumer) {
+                let seconds = courser_core::limits::UNSENT_TIME_MAX.as_secs();
+                tracing::warn!(
+                    %queue,
+                    consumer = %name,
+                    "a consumer took nothing for {seconds} s while others waited for the memory, its connection is cut"
+                );
+            }
+            outlet.cut.give();
+            self.broker.handle_disconnect(consumer, now);
         }
     }
 

@@ -5,3 +5,4 @@
 mod consuming;
 mod harness;
 mod promises;
+mod unsent;

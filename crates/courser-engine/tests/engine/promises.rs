@@ -19,7 +19,7 @@ use courser_engine::{
 use courser_store::{MemoryStore, Store};
 
 use crate::harness::{
-    Gated, Nobody, ack, broker, deliveries, open, payloads, publish, queue, until,
+    Gated, Nobody, ack, broker, deliveries, numbered, open, payloads, publish, queue, until,
 };
 
 #[tokio::test]
@@ -95,6 +95,46 @@ async fn confirms_come_in_the_order_of_the_requests_also_of_refused_ones() {
         assert_eq!(confirm.number, number);
         assert_eq!(confirm.result.is_err(), number % 3 == 0);
     }
+}
+
+#[tokio::test]
+async fn requests_that_wait_for_their_turn_are_refused_in_order_when_the_store_fails() {
+    let store = MemoryStore::new();
+    let broker = broker(store.clone());
+    queue(&broker, "q").await;
+    let (publisher, mut confirms) = broker.publisher();
+    for number in 0..60 {
+        // Each is a quarter of what a turn publishes.
+        assert!(publisher.send(number, numbered("q", 1_000)).await);
+        store.fail_writes(number >= 20);
+    }
+    let mut has_failed = false;
+    for number in 0..60 {
+        let confirm = confirms.next().await.unwrap();
+        assert_eq!(confirm.number, number);
+        assert!(!has_failed || confirm.result.is_err());
+        has_failed |= confirm.result.is_err();
+    }
+    assert!(has_failed);
+}
+
+#[tokio::test]
+async fn a_shutdown_makes_durable_what_waits_for_its_turn() {
+    let store = MemoryStore::new();
+    let first = broker(store.clone());
+    queue(&first, "q").await;
+    let (publisher, mut confirms) = first.publisher();
+    for number in 0..20 {
+        assert!(publisher.send(number, numbered("q", 1_000)).await);
+    }
+    first.shutdown().await;
+    for number in 0..20 {
+        let confirm = confirms.next().await.unwrap();
+        assert_eq!(confirm.number, number);
+        assert_eq!(confirm.result.unwrap().len(), 1_000);
+    }
+    let second = broker(store.reopened());
+    until(&second, "q", |view| view.ready == 20_000).await;
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! The data plane: publish, consume, settle.
 
-use courser_engine::BrokerHandle;
+use courser_engine::{BrokerHandle, Cut};
 use courser_proto::v1;
 use tonic::{Status, Streaming};
 
@@ -10,6 +10,7 @@ use crate::{
         publish_from_proto, published_to_proto, pull_from_proto, settled_to_proto,
         settlements_from_proto,
     },
+    leaving::{Kept, Leaving},
     status::{publish_error_to_status, queue_error_to_status},
     wire::{Numbered, PulledFrame},
 };
@@ -53,14 +54,23 @@ impl BrokerService {
     pub(super) async fn subscribe(
         &self,
         requests: Streaming<v1::SubscribeRequest>,
+        cut: Cut,
+        leaving: Leaving,
     ) -> Result<DeliveryStream, Status> {
-        DeliveryStream::start(&self.handle, requests).await
+        DeliveryStream::start(&self.handle, requests, cut, leaving).await
     }
 
-    pub(super) async fn pull(&self, request: v1::PullRequest) -> Result<PulledFrame, Status> {
+    pub(super) async fn pull(
+        &self,
+        request: v1::PullRequest,
+        cut: Cut,
+        leaving: Leaving,
+    ) -> Result<PulledFrame, Status> {
         let (open, wait) = pull_from_proto(request)?;
-        let deliveries = self.handle.pull(open, wait).await;
-        deliveries.map(PulledFrame).map_err(queue_error_to_status)
+        let pulled = self.handle.pull_over(open, wait, cut).await;
+        let pulled = pulled.map_err(queue_error_to_status)?;
+        leaving.keep(Kept::Pulled(pulled.hold));
+        Ok(PulledFrame(pulled.deliveries))
     }
 
     pub(super) async fn settle(

@@ -14,7 +14,7 @@ use std::{
 
 use courser_core::id::LeaseId;
 use courser_engine::{
-    BrokerHandle, Settler, Subscription,
+    BrokerHandle, Cut, Settler, Subscription,
     request::{Delivery, Ended, Event},
     tasks,
 };
@@ -28,6 +28,7 @@ use tonic::{Status, Streaming};
 
 use crate::{
     convert::{InvalidField, InvalidSettlement, open_from_proto, settlements_from_proto},
+    leaving::{Kept, Leaving},
     limits,
     status::{ended_to_status, internal, not_opened, queue_error_to_status, shutting_down},
     wire::DeliveryFrame,
@@ -48,6 +49,8 @@ pub(crate) struct DeliveryStream {
     verdict: Option<Status>,
     /// Deliveries that came after that.
     unwanted: Vec<LeaseId>,
+    /// Where deliveries go out.
+    leaving: Leaving,
     heartbeat: Pin<Box<Sleep>>,
 }
 
@@ -72,13 +75,15 @@ impl DeliveryStream {
     pub(crate) async fn start(
         handle: &BrokerHandle,
         mut requests: Streaming<v1::SubscribeRequest>,
+        cut: Cut,
+        leaving: Leaving,
     ) -> Result<Self, Status> {
         let first = timeout(limits::OPEN_TIME_MAX, requests.message());
         let first = first.await.map_err(|_| not_opened())??;
         let open = open_from_proto(first_open(first)?).map_err(|error| error.within("open"))?;
         let queue = open.queue.clone();
         let subscription = handle
-            .subscribe(open)
+            .subscribe_over(open, cut)
             .await
             .map_err(queue_error_to_status)?;
         let unanswered = Arc::<Unanswered>::default();
@@ -91,6 +96,7 @@ impl DeliveryStream {
             reader: Some(tasks::spawn("settle stream", reader)),
             verdict: None,
             unwanted: Vec::new(),
+            leaving,
             heartbeat: Box::pin(sleep(limits::HEARTBEAT_INTERVAL)),
         })
     }
@@ -136,9 +142,12 @@ impl DeliveryStream {
                 Event::Deliveries(deliveries) => {
                     let deliveries = self.wanted(deliveries);
                     if !deliveries.is_empty() {
-                        return Some(Next::Frame(DeliveryFrame::Deliveries(
-                            self.merged(deliveries),
-                        )));
+                        let deliveries = self.merged(deliveries);
+                        if let Some(subscription) = &self.subscription {
+                            let unsent = subscription.unsent(&deliveries);
+                            self.leaving.keep(Kept::Deliveries(unsent));
+                        }
+                        return Some(Next::Frame(DeliveryFrame::Deliveries(deliveries)));
                     }
                 }
                 Event::Settled(settled) => {

@@ -8,6 +8,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use courser_engine::Cut;
 use courser_proto::v1::{self, broker_server::SERVICE_NAME};
 use tonic::{
     Request, Response, Status, Streaming,
@@ -21,6 +22,8 @@ use super::{
     BrokerService, confirms::ConfirmStream, deliveries::DeliveryStream, words::StreamInOurWords,
 };
 use crate::{
+    connection::Way,
+    leaving::Leaving,
     limits,
     wire::{
         ConfirmFrame, DeliveryFrame, Numbered, NumberedDecoder, WireCodec, WireDecoder, WireMessage,
@@ -105,11 +108,23 @@ impl Service<http::Request<Body>> for BrokerFace {
             }
             "/courser.v1.Broker/Subscribe" => {
                 let mut grpc = self.grpc::<_, WireDecoder<v1::SubscribeRequest>>();
-                let method = Subscribe(self.streams());
-                Box::pin(async move { Ok(grpc.streaming(method, request).await) })
+                let leaving = Leaving::default();
+                let method = Subscribe {
+                    streams: self.streams(),
+                    cut: cut_of(&request),
+                    leaving: leaving.clone(),
+                };
+                leaving.attach(Box::pin(async move {
+                    Ok(grpc.streaming(method, request).await)
+                }))
             }
             "/courser.v1.Broker/Pull" => {
-                self.unary(request, async |broker, wanted| broker.pull(wanted).await)
+                let (cut, leaving) = (cut_of(&request), Leaving::default());
+                let kept = leaving.clone();
+                leaving.attach(self.unary(request, move |broker, wanted| {
+                    let (cut, kept) = (cut.clone(), kept.clone());
+                    async move { broker.pull(wanted, cut, kept).await }
+                }))
             }
             "/courser.v1.Broker/Settle" => {
                 self.unary(request, async |broker, wanted| broker.settle(wanted).await)
@@ -120,6 +135,12 @@ impl Service<http::Request<Body>> for BrokerFace {
             }
         }
     }
+}
+
+/// To end the connection that a request came over.
+fn cut_of(request: &http::Request<Body>) -> Cut {
+    let way = request.extensions().get::<Way>();
+    way.map(Way::cut).unwrap_or_default()
 }
 
 struct Unary<Method>(Method);
@@ -169,7 +190,11 @@ impl StreamingService<Numbered> for PublishStream {
     }
 }
 
-struct Subscribe(Streams);
+struct Subscribe {
+    streams: Streams,
+    cut: Cut,
+    leaving: Leaving,
+}
 
 impl StreamingService<v1::SubscribeRequest> for Subscribe {
     type Response = DeliveryFrame;
@@ -177,9 +202,11 @@ impl StreamingService<v1::SubscribeRequest> for Subscribe {
     type Future = BoxFuture<Response<Self::ResponseStream>, Status>;
 
     fn call(&mut self, request: Request<Streaming<v1::SubscribeRequest>>) -> Self::Future {
-        let streams = self.0.clone();
+        let streams = self.streams.clone();
+        let (cut, leaving) = (self.cut.clone(), self.leaving.clone());
         Box::pin(async move {
-            let stream = streams.broker.subscribe(request.into_inner()).await?;
+            let requests = request.into_inner();
+            let stream = streams.broker.subscribe(requests, cut, leaving).await?;
             Ok(streams.answer(stream))
         })
     }

@@ -9,7 +9,6 @@
 
 use courser_core::{
     id::{ChunkNo, Position, Seq},
-    limits::CHUNK_ENTRIES,
     record::ChunkEntry,
     time::Timestamp,
 };
@@ -155,8 +154,12 @@ pub(crate) fn take_chunk(
     let mut state = Entries::starting_at(number.first());
     while reader.left() > 0 {
         let entry = state.take(&mut reader)?;
-        if entry.seq.chunk() != number || into.len() >= CHUNK_ENTRIES as usize {
+        if entry.seq.chunk() != number {
             return Err(Malformed("a chunk holds what is not its own"));
+        }
+        // So there are no more of them than fit.
+        if into.last().is_some_and(|last| last.seq >= entry.seq) {
+            return Err(Malformed("the entries of a chunk are not in order"));
         }
         into.push(entry);
     }
@@ -165,6 +168,8 @@ pub(crate) fn take_chunk(
 
 #[cfg(test)]
 mod tests {
+    use courser_core::limits::CHUNK_ENTRIES;
+
     use super::*;
 
     fn entry(seq: u64, position: u64, failures: u32) -> ChunkEntry {
@@ -211,6 +216,24 @@ mod tests {
         let mut out = Vec::new();
         put_chunk(&mut out, ChunkNo(1), &entries);
         assert!(out.len() < 16 * 1024, "{}", out.len());
+    }
+
+    #[test]
+    fn an_entry_that_comes_twice_or_too_late_is_refused() {
+        for seqs in [[257, 257], [258, 257]] {
+            let mut out = Vec::new();
+            put_chunk(&mut out, ChunkNo(1), &seqs.map(|seq| entry(seq, 9, 0)));
+            assert!(take_chunk(&out, ChunkNo(1), &mut Vec::new()).is_err());
+        }
+    }
+
+    #[test]
+    fn a_chunk_that_no_place_lies_in_holds_nothing() {
+        for number in [u64::MAX / 256 + 1, u64::MAX] {
+            let mut out = Vec::new();
+            put_chunk(&mut out, ChunkNo(number), &[entry(257, 9, 0)]);
+            assert!(take_chunk(&out, ChunkNo(number), &mut Vec::new()).is_err());
+        }
     }
 
     #[test]

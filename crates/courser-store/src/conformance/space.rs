@@ -69,6 +69,29 @@ pub fn a_straggler_in_a_hundred_does_not_hold_the_rest(harness: &mut impl Harnes
     }
 }
 
+/// Six messages of ten live, and nothing changes any more: a fifth more than their bytes is kept.
+pub fn what_a_drained_queue_leaves_between_others_is_given_back(harness: &mut impl Harness) {
+    let store = harness.open();
+    recover(&store);
+    let upto = fill(&store, 1, 10_001);
+    let lives = |position: &u64| position % 10 < 6;
+    for _ in 0..3 {
+        store
+            .checkpoint(&checkpoint(10_001, (1..10_001).filter(lives)), upto)
+            .expect("the checkpoint is finished");
+        reclaim_all(&store);
+    }
+    let left = store.usage().log_bytes;
+    let living = 6_000 * 1_100;
+    assert!(
+        left <= living + living / 5 + harness.slack(),
+        "{left} bytes are left"
+    );
+    for position in (1..10_001).filter(lives) {
+        assert_eq!(load_one(&store, position), message(position, 1_000));
+    }
+}
+
 fn check_every(store: &impl Store, step: usize) {
     for position in (1..20_001).step_by(step) {
         assert_eq!(load_one(store, position), message(position, 1_000));

@@ -80,7 +80,6 @@ impl DiskStore {
         meta.next_queue = meta.next_queue.max(checkpoint.next_queue.0);
         self.index.write_meta(*meta)?;
         keeping.checkpointed = true;
-        self.log.note_checkpoint();
         Ok(())
     }
 

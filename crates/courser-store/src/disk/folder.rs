@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Write},
+    io::{self, Read as _, Write as _},
     path::Path,
 };
 
@@ -10,36 +10,58 @@ use fs4::{FileExt, TryLockError};
 
 use crate::{StoreError, log::sync_folder};
 
-const LOCK: &str = "LOCK";
-const FORMAT: &str = "FORMAT";
+pub(crate) const LOCK: &str = "LOCK";
+pub(crate) const FORMAT: &str = "FORMAT";
 const FORMAT_DRAFT: &str = "FORMAT.tmp";
-const FORMAT_TEXT: &str = "courser data folder\nversion 1\n";
+pub(crate) const FORMAT_TEXT: &str = "courser data folder\nversion 1\n";
+/// What helps when that is not what it says.
+pub(crate) const FORMAT_REMEDY: &str = "if it was written by this version of Courser, write the two lines \
+     `courser data folder` and `version 1` into it; otherwise name another folder, or start the \
+     version that wrote it";
+/// Bytes read of a FORMAT: enough for two lines of a later version.
+const FORMAT_BYTES_READ: u64 = 128;
 /// What may lie in a folder that is not ours yet: a first start that was cut off, and the folder that
 /// a new file system has.
 const MAY_LIE_THERE: [&str; 3] = [LOCK, FORMAT_DRAFT, "lost+found"];
 
 /// Makes the folder if it is not there, checks that it is ours, and holds it until the file is
 /// dropped.
-pub(super) fn take(folder: &Path) -> Result<File, StoreError> {
+pub(crate) fn take(folder: &Path) -> Result<File, StoreError> {
     make(folder)?;
     let format = folder.join(FORMAT);
     if !exists(&format)? {
         check_is_empty(folder)?;
     }
     let lock = lock(folder)?;
-    match fs::read_to_string(&format) {
+    match read_format(&format) {
         Ok(text) if text == FORMAT_TEXT => {}
         Ok(text) => {
             let first = text.lines().take(2).collect::<Vec<_>>().join(", ");
-            return Err(foreign(folder, format!("its FORMAT says {first:?}")));
+            let why = format!("its FORMAT says {first:?}; {FORMAT_REMEDY}");
+            return Err(foreign(folder, why));
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => write_format(folder)?,
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            return Err(foreign(folder, "its FORMAT is not a text".to_owned()));
+            let why = format!("its FORMAT is not a text; {FORMAT_REMEDY}");
+            return Err(foreign(folder, why));
         }
         Err(error) => return Err(StoreError::io("read", &format, error)),
     }
     Ok(lock)
+}
+
+/// Reads as much of a FORMAT as is needed to know whether it is ours.
+pub(crate) fn read_format_bytes(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?
+        .take(FORMAT_BYTES_READ)
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn read_format(path: &Path) -> io::Result<String> {
+    let bytes = read_format_bytes(path)?;
+    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// Makes a folder if it is not there, with those above it, and gives back its path. The name of each is

@@ -1,4 +1,6 @@
-//! Giving disk back: dead segments go, mostly dead ones are rewritten.
+//! Giving disk back: dead segments go, mostly dead ones are rewritten. While the whole takes over a tenth
+//! more than what lives, so are those of which a tenth is dead and nothing died lately: what a drained
+//! queue leaves between the messages of its neighbours. One that is being consumed is left to that.
 //!
 //! A segment is dead when all of its frames are applied and no entry of the index refers to it.
 //! Nothing is given back before the first checkpoint of this run has finished: a crash may have left
@@ -28,6 +30,11 @@ const DROPS: usize = 8;
 const SCAN_SEGMENTS: usize = 64;
 const SCAN_POSITIONS: u64 = 1_000_000;
 
+/// Of finished segments, one byte in so many may be dead.
+const DEAD_SHARE: u64 = 10;
+/// And beside that one in so many of a segment.
+const SLACK_SHARE: u64 = 4;
+
 /// What the keeper remembers from step to step.
 #[derive(Default)]
 pub(super) struct Keeping {
@@ -54,6 +61,10 @@ impl DiskStore {
             }
         }
         if !reclaimed.more {
+            for segment in self.log.segments() {
+                let live_bytes = segment.live_bytes.load(Ordering::Relaxed);
+                segment.live_bytes_seen.store(live_bytes, Ordering::Relaxed);
+            }
             self.log.trim_spares()?;
             self.log.prepare_spare()?;
             self.index.make_anew_if_large()?;
@@ -85,9 +96,12 @@ impl DiskStore {
         keeping: &mut Keeping,
         reclaimed: &mut Reclaimed,
     ) -> Result<(), StoreError> {
+        let is_loose = is_loose(applied, self.log.segment_bytes / SLACK_SHARE);
         let candidates: Vec<_> = applied
             .iter()
-            .filter(|s| is_mostly_dead(s) || is_counted_many_times(s))
+            .filter(|s| {
+                is_mostly_dead(s) || is_counted_many_times(s) || is_loose && is_cold_with_gaps(s)
+            })
             .filter(|s| !keeping.left_alone.contains(&s.header.frame))
             .collect();
         let Some(first) = candidates.first() else {
@@ -98,7 +112,9 @@ impl DiskStore {
             keeping.pending = self.find_live(segments, &candidates)?;
         }
         let live = keeping.pending.remove(&frame).unwrap_or_default();
-        if live.bytes >= size(first) / 2 {
+        // Rewriting one whose messages are in several queues may be worth it where it did not look it.
+        let is_worth_it = live.bytes < size(first) / 2 || is_loose && has_gaps(first, live.bytes);
+        if !is_worth_it {
             // Most of it lives. Worth another look when half of these entries are gone.
             let live_bytes = first.live_bytes.load(Ordering::Relaxed);
             first.live_bytes_max.store(live_bytes, Ordering::Relaxed);
@@ -172,6 +188,31 @@ fn size(segment: &Segment) -> u64 {
 /// Whether less than half of it lives.
 fn is_mostly_dead(segment: &Segment) -> bool {
     segment.live_bytes.load(Ordering::Relaxed) < size(segment) / 2
+}
+
+/// Whether so much of it is dead that it is worth rewriting when the whole is too large.
+fn has_gaps(segment: &Segment, live_bytes: u64) -> bool {
+    live_bytes < size(segment) - size(segment) / DEAD_SHARE
+}
+
+/// Whether it has gaps, and nothing in it died since the last look.
+fn is_cold_with_gaps(segment: &Segment) -> bool {
+    let live_bytes = segment.live_bytes.load(Ordering::Relaxed);
+    has_gaps(segment, live_bytes) && live_bytes == segment.live_bytes_seen.load(Ordering::Relaxed)
+}
+
+/// Whether these segments take more than they should for what lives in them.
+fn is_loose(segments: &[Arc<Segment>], slack: u64) -> bool {
+    let (mut live, mut all) = (0, 0);
+    for segment in segments {
+        // Messages in several queues count several times.
+        live += segment
+            .live_bytes
+            .load(Ordering::Relaxed)
+            .min(segment.length());
+        all += segment.length();
+    }
+    all > live + live / DEAD_SHARE + slack
 }
 
 /// Whether its messages are in several queues, which counts their bytes several times, and half of

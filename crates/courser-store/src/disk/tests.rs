@@ -2,6 +2,7 @@
 
 mod damaged_index;
 mod fan_out;
+mod offline;
 mod refusals;
 mod rot;
 mod suite;

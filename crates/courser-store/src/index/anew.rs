@@ -28,7 +28,7 @@ use crate::{StoreError, codec::Malformed, log::sync_folder};
 
 /// Made anew when it takes this much more than [`LIVE_TIMES`] what lives in it: sled needs several
 /// times as much under steady load, and a small folder is not worth the work.
-pub(super) const FLOOR_BYTES: u64 = 64 * 1024 * 1024;
+pub(super) const FLOOR_BYTES: u64 = 32 * 1024 * 1024;
 const LIVE_TIMES: u64 = 4;
 
 /// How the values of an index lie in it.

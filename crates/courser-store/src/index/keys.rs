@@ -44,7 +44,12 @@ pub(crate) fn note(queue: QueueId, seq: Seq) -> Vec<u8> {
 /// All notes of a chunk.
 pub(crate) fn notes(queue: QueueId, number: ChunkNo) -> Range<Vec<u8>> {
     let next = ChunkNo(number.0.saturating_add(1));
-    note(queue, number.first())..note(queue, next.first())
+    let mut end = note(queue, next.first());
+    if next.first().chunk() != next {
+        // Behind the last place: its parts are longer than it, and end in 16 bits.
+        end.extend_from_slice(&[0xff; 3]);
+    }
+    note(queue, number.first())..end
 }
 
 pub(crate) fn part(key: &[u8], part: u16) -> Vec<u8> {
@@ -54,8 +59,10 @@ pub(crate) fn part(key: &[u8], part: u16) -> Vec<u8> {
 /// Queue and chunk number of a chunk's key.
 pub(crate) fn parse_chunk(key: &[u8]) -> Option<(QueueId, ChunkNo)> {
     let (queue, number) = key.strip_prefix(CHUNKS)?.split_first_chunk::<4>()?;
-    let number = u64::from_be_bytes(number.try_into().ok()?);
-    Some((QueueId(u32::from_be_bytes(*queue)), ChunkNo(number)))
+    let number = ChunkNo(u64::from_be_bytes(number.try_into().ok()?));
+    // Behind a certain chunk there are no more places.
+    let has_places = number.first().chunk() == number;
+    has_places.then_some((QueueId(u32::from_be_bytes(*queue)), number))
 }
 
 /// Queue and part of a queue's key.
@@ -90,6 +97,10 @@ mod tests {
         assert_eq!(parse_note(&note), Some((QueueId(3), Seq(300), 1)));
         assert!(notes(QueueId(3), ChunkNo(1)).contains(&note));
         assert!(!notes(QueueId(3), ChunkNo(0)).contains(&note));
+        let last = part(&super::note(QueueId(3), Seq(u64::MAX)), u16::MAX);
+        assert!(notes(QueueId(3), Seq(u64::MAX).chunk()).contains(&last));
+        let none = super::chunk(QueueId(3), ChunkNo(u64::MAX / 256 + 1));
+        assert_eq!(parse_chunk(&none), None, "no place lies in it");
         let queue = part(&of_queue(QUEUES, QueueId(3)), 2);
         assert_eq!(parse_queue(&queue), Some((QueueId(3), 2)));
         assert_eq!(

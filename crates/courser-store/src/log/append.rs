@@ -30,6 +30,8 @@ pub(crate) struct Writer {
     /// No message after this comes before it.
     pub(crate) next_position: u64,
     pub(crate) epoch: u64,
+    /// Bytes of frames since the start.
+    appended: u64,
     builder: Builder,
 }
 
@@ -85,6 +87,7 @@ impl Log {
         }
         segment.add_frame(offset, builder.first(), offset + total);
         writer.next_frame += 1;
+        writer.appended += total;
         writer.next_position = builder.next();
         Ok(number)
     }
@@ -114,6 +117,17 @@ impl Log {
     pub(crate) fn close(&self) -> Result<(), StoreError> {
         self.sync()?;
         self.finish_active(&self.writer.lock())
+    }
+
+    /// Bytes appended since the start, and the room that the active segment has for more: none when it
+    /// was not prepared, for the next one is better.
+    pub(crate) fn pace(&self) -> (u64, u64) {
+        let writer = self.writer.lock();
+        let active = writer.active.as_ref();
+        let room = active
+            .filter(|active| active.is_prepared(self.segment_bytes))
+            .map_or(0, |active| self.segment_bytes.saturating_sub(active.offset));
+        (writer.appended, room)
     }
 
     /// Whether a prepared file would be used soon.

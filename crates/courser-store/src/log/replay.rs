@@ -154,13 +154,13 @@ impl Walk<'_> {
         loop {
             match self.find(segment, offset)? {
                 Found::Frame(head) => {
-                    self.replayed.epoch = self.replayed.epoch.max(head.epoch + 1);
+                    self.replayed.epoch = self.replayed.epoch.max(head.epoch.saturating_add(1));
                     self.take(segment, offset, &head)?;
                     offset += u64::from(head.total);
                     self.expected += 1;
                 }
                 Found::Seal(head) => {
-                    self.replayed.epoch = self.replayed.epoch.max(head.epoch + 1);
+                    self.replayed.epoch = self.replayed.epoch.max(head.epoch.saturating_add(1));
                     if is_last {
                         // It is written over: a frame that a power cut left behind another seal in
                         // its place must not follow the new one.

@@ -24,6 +24,7 @@ use super::{
     frame::{self, Builder},
     load::{Scratch, head_at, read_table},
     segment::{self, Segment, SegmentHeader},
+    spares::SYNC_BYTES,
     sync_folder,
 };
 use crate::StoreError;
@@ -103,7 +104,7 @@ fn copy_frames(
     let io = |error| StoreError::io("write", path, error);
     let (mut scratch, mut builder) = (Scratch::default(), Builder::default());
     let (mut from, mut to) = (segment::HEADER, segment::HEADER);
-    let mut rest = live;
+    let (mut rest, mut synced) = (live, to);
     loop {
         let head = head_at(segment, from, scratch.headers())?;
         let place = frame::Place {
@@ -129,6 +130,10 @@ fn copy_frames(
             builder.finish(place);
             write_both(file, &builder.front, &builder.bodies, to).map_err(io)?;
             to += builder.total();
+            if to - synced >= SYNC_BYTES {
+                file.sync_data().map_err(io)?;
+                synced = to;
+            }
         }
         rest = later;
         from += u64::from(head.total);

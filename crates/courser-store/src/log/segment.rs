@@ -20,7 +20,7 @@
 //! The header is durable before the file gets its name, so a segment without a good header is damaged.
 
 use std::{
-    fs::File,
+    fs::{File, OpenOptions},
     hash::{BuildHasher, RandomState},
     io,
     os::unix::fs::FileExt,
@@ -131,6 +131,8 @@ pub(crate) struct Segment {
     pub(crate) live_bytes: AtomicU64,
     /// The most that `live_bytes` was since the messages in here were last counted one by one.
     pub(crate) live_bytes_max: AtomicU64,
+    /// What `live_bytes` was when the keeper looked last.
+    pub(crate) live_bytes_seen: AtomicU64,
 }
 
 impl Segment {
@@ -152,14 +154,22 @@ impl Segment {
             live_entries: 0.into(),
             live_bytes: 0.into(),
             live_bytes_max: 0.into(),
+            live_bytes_seen: 0.into(),
         }
     }
 
     /// Opens what is on the disk. `frame` is the number in its name.
     pub(crate) fn open(path: PathBuf, frame: u64) -> Result<Self, StoreError> {
-        let file = File::options()
-            .read(true)
-            .write(true)
+        Self::open_with(File::options().read(true).write(true), path, frame)
+    }
+
+    /// The same, for reading only.
+    pub(crate) fn open_to_read(path: PathBuf, frame: u64) -> Result<Self, StoreError> {
+        Self::open_with(File::options().read(true), path, frame)
+    }
+
+    fn open_with(options: &OpenOptions, path: PathBuf, frame: u64) -> Result<Self, StoreError> {
+        let file = options
             .open(&path)
             .map_err(|error| StoreError::io("open", &path, error))?;
         let length = file
@@ -183,6 +193,28 @@ impl Segment {
             ));
         }
         Ok(Self::reopened(path, file, header, length))
+    }
+
+    /// Opens a file whose header is damaged, by what its first intact frame says of it. `None` when
+    /// there is none.
+    pub(crate) fn open_by_frames(path: PathBuf, frame: u64) -> Result<Option<Self>, StoreError> {
+        let file = File::open(&path).map_err(|error| StoreError::io("open", &path, error))?;
+        let metadata = file.metadata();
+        let length = metadata
+            .map_err(|error| StoreError::io("open", &path, error))?
+            .len();
+        let unknown = SegmentHeader {
+            life: 0,
+            frame,
+            position: 0,
+            weight: None,
+        };
+        let mut segment = Self::reopened(path, file, unknown, length);
+        let Some(head) = super::scan::first_of(&segment)? else {
+            return Ok(None);
+        };
+        (segment.header.life, segment.header.position) = (head.life, head.first);
+        Ok(Some(segment))
     }
 
     /// A segment whose frames were not looked at.
@@ -279,6 +311,26 @@ pub(crate) fn name(frame: u64) -> String {
 
 /// The frame number in a segment's name.
 pub(crate) fn number(path: &Path) -> Option<u64> {
-    let name = path.file_name()?.to_str()?.strip_suffix(".seg")?;
-    (name.len() == 20).then(|| name.parse().ok())?
+    let file = path.file_name()?.to_str()?;
+    let frame = file.strip_suffix(".seg")?.parse().ok()?;
+    // A sign would be read too, and two files have one number.
+    (file == name(frame)).then_some(frame)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_has_one_name() {
+        assert_eq!(number(Path::new(&name(7))), Some(7));
+        for other in [
+            "+0000000000000000007.seg",
+            "7.seg",
+            "000000000000000000007.seg",
+            "00000000000000000007",
+        ] {
+            assert_eq!(number(Path::new(other)), None, "{other}");
+        }
+    }
 }

@@ -2,8 +2,9 @@
 //!
 //! Writing to blocks that were written before lets a sync skip the file's metadata, which makes it
 //! two to three times as fast. So a file is filled with zeros in the background, ahead of the writer,
-//! and one in which nothing lives any more is kept. How many: as many as were started since the last
-//! checkpoint, as they will be needed again, and at least one.
+//! and one in which nothing lives any more is kept. How many: as many as were started between two looks,
+//! as they will be needed again; one when none was, but the segment in use is soon full; otherwise none,
+//! so that a log at rest takes one file.
 
 use std::{
     fs::{self, File},
@@ -19,19 +20,25 @@ use crate::StoreError;
 const SPARES_MAX: usize = 8;
 /// Bytes written at once, and bytes between two syncs: a commit meanwhile waits for few others.
 const STEP_BYTES: usize = 1024 * 1024;
-const SYNC_BYTES: u64 = 4 * 1024 * 1024;
+pub(super) const SYNC_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Segments started since the last checkpoint before the log counts as loaded.
+/// Segments started between two looks before the log counts as loaded.
 const STARTED_QUIETLY: usize = 2;
+/// Looks ahead for which the segment in use must have room, at the pace since the last one.
+const LOOKS_AHEAD: u64 = 8;
 
 #[derive(Debug, Default)]
 pub(crate) struct Spares {
     files: Vec<PathBuf>,
     /// Makes names that were not used.
     next_name: u64,
-    /// Segments started since the last checkpoint, and between the two before.
+    /// Segments started since the last look, and between the two before.
     started: usize,
     started_before: usize,
+    /// Bytes that had been appended at the last look.
+    appended: u64,
+    /// The next segment is started before long.
+    soon: bool,
 }
 
 impl Spares {
@@ -60,18 +67,22 @@ impl Spares {
         self.started += 1;
     }
 
-    pub(crate) fn note_checkpoint(&mut self) {
+    /// Takes in how much was appended in all, and how much room the segment in use has.
+    fn look(&mut self, appended: u64, room: u64) {
         self.started_before = std::mem::take(&mut self.started);
+        let pace = appended - std::mem::replace(&mut self.appended, appended);
+        self.soon = room < pace.saturating_mul(LOOKS_AHEAD);
     }
 
     /// Whether one should be filled with zeros. Under load it should not: that would write every byte
     /// twice, and the next checkpoint will set files free.
     fn is_wanted(&self) -> bool {
-        self.files.is_empty() && self.started <= STARTED_QUIETLY
+        self.files.is_empty() && self.wanted() > 0 && self.started_before <= STARTED_QUIETLY
     }
 
     fn wanted(&self) -> usize {
-        self.started.max(self.started_before).clamp(1, SPARES_MAX)
+        let started = self.started.max(self.started_before);
+        started.max(usize::from(self.soon)).min(SPARES_MAX)
     }
 
     /// The path of one spare more; `None` when there are enough.
@@ -86,12 +97,20 @@ impl Spares {
 }
 
 impl Log {
-    /// A checkpoint was finished.
-    pub(crate) fn note_checkpoint(&self) {
-        self.spares.lock().note_checkpoint();
+    /// Looks at how fast the log grows, and drops spare files beyond those that are wanted.
+    pub(crate) fn trim_spares(&self) -> Result<(), StoreError> {
+        let (appended, room) = self.pace();
+        let mut spares = self.spares.lock();
+        spares.look(appended, room);
+        while spares.count() > spares.wanted() {
+            if let Some(path) = spares.take() {
+                fs::remove_file(&path).map_err(|error| StoreError::io("drop", &path, error))?;
+            }
+        }
+        Ok(())
     }
 
-    /// Makes a spare file if there is none and the log is in use. A full disk is no reason to stop
+    /// Makes a spare file if there is none, one is wanted and the log is in use. A full disk is no reason to stop
     /// here: there is no spare then, and the writer finds out when it has to.
     pub(crate) fn prepare_spare(&self) -> Result<(), StoreError> {
         let is_wanted = self.spares.lock().is_wanted();
@@ -141,17 +160,6 @@ impl Log {
     /// Bytes of files that wait to become segments.
     pub(crate) fn spare_bytes(&self) -> u64 {
         self.spares.lock().count() as u64 * self.segment_bytes
-    }
-
-    /// Drops spare files beyond those that are wanted.
-    pub(crate) fn trim_spares(&self) -> Result<(), StoreError> {
-        let mut spares = self.spares.lock();
-        while spares.count() > spares.wanted() {
-            if let Some(path) = spares.take() {
-                fs::remove_file(&path).map_err(|error| StoreError::io("drop", &path, error))?;
-            }
-        }
-        Ok(())
     }
 }
 

@@ -115,6 +115,11 @@ fn gives_space_back_when_nothing_lives() {
 }
 
 #[test]
+fn what_a_drained_queue_leaves_between_others_is_given_back() {
+    conformance::what_a_drained_queue_leaves_between_others_is_given_back(&mut InMemory);
+}
+
+#[test]
 fn a_straggler_in_a_hundred_does_not_hold_the_rest() {
     conformance::a_straggler_in_a_hundred_does_not_hold_the_rest(&mut InMemory);
 }

@@ -51,7 +51,7 @@ pub(super) fn url(server: &str) -> anyhow::Result<String> {
 fn host_and_port(authority: &str) -> Option<(&str, Option<u16>)> {
     let (host, port) = match authority.rsplit_once(':') {
         // A colon within brackets belongs to an address of IPv6.
-        Some((host, port)) if !port.ends_with(']') => (host, Some(port.parse().ok()?)),
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port_number(port)?)),
         _ => (authority, None),
     };
     let bracketed = host.starts_with('[') && host.ends_with(']');
@@ -64,6 +64,12 @@ fn host_and_port(authority: &str) -> Option<(&str, Option<u16>)> {
         !host.is_empty() && host.chars().all(allowed)
     };
     well_formed.then_some((host, port))
+}
+
+/// Digits alone: a number may have a sign, a port has none.
+fn port_number(port: &str) -> Option<u16> {
+    let is_plain = port.bytes().all(|byte| byte.is_ascii_digit());
+    port.parse().ok().filter(|_| is_plain)
 }
 
 pub(super) async fn connect(url: &str) -> anyhow::Result<Client> {
@@ -141,6 +147,7 @@ mod tests {
             "a b:1",
             "host:99999",
             "host:port",
+            "host:+80",
             "http://",
             "http://:7420",
             "http://a:1/metrics",

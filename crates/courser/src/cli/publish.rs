@@ -1,8 +1,13 @@
 //! `courser publish`
 
 mod feed;
+mod salvaged;
 
-use std::io::Read as _;
+use std::{
+    fs::File,
+    io::{self, BufRead as _, Read as _},
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -19,7 +24,8 @@ use crate::cli::{
 #[derive(Debug, clap::Args)]
 pub(super) struct Publish {
     /// What it is about, for example `order.created`; or the name of a queue.
-    topic: String,
+    #[arg(required_unless_present = "from_salvage")]
+    topic: Option<String>,
     /// What it says; `-` reads standard input. Empty when left out.
     #[arg(allow_hyphen_values = true)]
     payload: Option<String>,
@@ -58,6 +64,15 @@ pub(super) struct Publish {
     /// Publish every line of standard input as a message. A line that is refused ends it.
     #[arg(long, conflicts_with_all = ["payload", "id"])]
     lines: bool,
+    /// Publish the lines that `courser salvage` wrote to this file, each into its queue, which must be
+    /// there; `-` reads standard input. A line that is refused ends it.
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["topic", "payload", "id", "headers", "kind", "source", "content_type",
+            "schema_version", "correlation_id", "causation_id", "count", "lines"]
+    )]
+    from_salvage: Option<PathBuf>,
     /// Refuse the message when it would reach no queue.
     #[arg(long)]
     mandatory: bool,
@@ -81,6 +96,12 @@ impl Publish {
         output: &mut Output,
         report: &mut Report,
     ) -> anyhow::Result<()> {
+        if let Some(from) = &self.from_salvage {
+            let publisher = client.publisher(self.options()).await?;
+            let mut feed = Feed::new(self, client, publisher);
+            let read = self.publish_salvaged(from, &mut feed, output, report).await;
+            return read.and(feed.finish(output, report).await);
+        }
         if self.lines {
             let publisher = client.publisher(self.options()).await?;
             let mut feed = Feed::new(self, client, publisher);
@@ -139,12 +160,47 @@ impl Publish {
         Ok(())
     }
 
+    async fn publish_salvaged(
+        &self,
+        from: &Path,
+        feed: &mut Feed<'_>,
+        output: &mut Output,
+        report: &mut Report,
+    ) -> anyhow::Result<()> {
+        let cannot = || format!("cannot read {}", from.display());
+        let path = if from == Path::new("-") {
+            Path::new("/dev/stdin")
+        } else {
+            from
+        };
+        // A file answers at once; the runtime has nothing else to do than to publish what it says.
+        let mut lines = io::BufReader::new(File::open(path).with_context(cannot)?);
+        let (mut number, mut line) = (0, Vec::new());
+        while !feed.stops() && lines.read_until(b'\n', &mut line).with_context(cannot)? > 0 {
+            number += 1;
+            let message = salvaged::message(number, &line)?;
+            line.clear();
+            feed.give(number, message, output, report).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether each message is a line that was read.
+    fn has_lines(&self) -> bool {
+        self.lines || self.from_salvage.is_some()
+    }
+
+    /// What was salvaged must not be lost again.
+    fn is_mandatory(&self) -> bool {
+        self.mandatory || self.from_salvage.is_some()
+    }
+
     fn payload(&self) -> anyhow::Result<Bytes> {
         match self.payload.as_deref() {
             None => Ok(Bytes::new()),
             Some("-") => {
                 let mut payload = Vec::new();
-                std::io::stdin()
+                io::stdin()
                     .read_to_end(&mut payload)
                     .context("cannot read standard input")?;
                 Ok(payload.into())
@@ -156,7 +212,7 @@ impl Publish {
     fn message(&self, payload: Bytes) -> Message {
         Message {
             id: self.id.clone(),
-            topic: self.topic.clone(),
+            topic: self.topic.clone().unwrap_or_default(),
             payload,
             headers: self.headers.iter().cloned().collect(),
             content_type: self.content_type.clone(),
@@ -181,7 +237,7 @@ impl Publish {
     fn request(&self, message: Message) -> wire::PublishRequest {
         wire::PublishRequest {
             messages: vec![message],
-            mandatory: self.mandatory,
+            mandatory: self.is_mandatory(),
             durability: self.durability().into(),
         }
     }
@@ -189,7 +245,7 @@ impl Publish {
     fn options(&self) -> PublisherOptions {
         PublisherOptions {
             durability: self.durability(),
-            mandatory: self.mandatory,
+            mandatory: self.is_mandatory(),
             ..PublisherOptions::default()
         }
     }

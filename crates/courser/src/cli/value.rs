@@ -15,6 +15,10 @@ pub(super) fn duration(value: &str) -> Result<Duration, String> {
 fn fraction(value: &str) -> Option<Duration> {
     let unit_at = value.find(|c: char| c.is_ascii_alphabetic())?;
     let (number, unit) = value.split_at(unit_at);
+    // No sign: `-0` would be a duration too.
+    if !number.chars().all(|c| c.is_ascii_digit() || c == '.') {
+        return None;
+    }
     let seconds = match unit {
         "ms" => 0.001,
         "s" => 1.0,
@@ -122,7 +126,9 @@ mod tests {
                 "{text}"
             );
         }
-        for text in ["", "5", "s", "1 parsec", "-1s", "1e400s"] {
+        for text in [
+            "", "5", "s", "1 parsec", "-1s", "-0s", "+1.5s", ".s", "1e400s",
+        ] {
             assert!(duration(text).is_err(), "{text}");
         }
     }

@@ -177,3 +177,19 @@ fn sizes_are_plain_or_have_a_unit_and_http_can_be_off() {
     assert_eq!(config.max_message_bytes, 8 * 1024 * 1024);
     assert_eq!(config.http, None);
 }
+
+#[test]
+fn a_filter_of_the_log_that_is_none_is_refused_whatever_it_holds() {
+    for filter in [
+        "loud",
+        "courser=loud",
+        "info,",
+        "grüße=info",
+        // The parser of filters panicked at this.
+        "\n6\nSER_f\u{fffd}[{\"';[\0[%A      =5",
+    ] {
+        let layer = environment(&[("COURSER_LOG_LEVEL", filter)]);
+        let Problems(problems) = Config::resolve(vec![layer]).unwrap_err();
+        assert_eq!(problems.len(), 1, "{filter:?}: {problems:#?}");
+    }
+}

@@ -6,6 +6,7 @@ mod dead_letters;
 mod files;
 mod library;
 mod messages;
+mod offline;
 mod queues;
 mod ranges;
 mod support;

@@ -15,6 +15,8 @@ fn help_names_every_command() {
         "dlq",
         "health",
         "bench",
+        "verify",
+        "salvage",
         "completions",
     ] {
         assert!(

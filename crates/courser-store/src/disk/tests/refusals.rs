@@ -48,6 +48,18 @@ fn another_version_is_refused() {
 }
 
 #[test]
+fn a_format_of_any_length_is_refused_in_a_sentence() {
+    let mut harness = OnDisk::new();
+    let folder = harness.new_folder();
+    let format = fs::File::create(folder.join("FORMAT")).unwrap();
+    // It takes no room on the disk, and would not fit into memory.
+    format.set_len(1 << 40).unwrap();
+    let error = DiskStore::open(&folder, SMALL).unwrap_err();
+    assert!(matches!(error, StoreError::Foreign { .. }), "{error}");
+    assert!(error.to_string().len() < 2_000);
+}
+
+#[test]
 fn a_new_file_system_and_a_start_that_was_cut_off_are_taken() {
     let mut harness = OnDisk::new();
     let folder = harness.new_folder();

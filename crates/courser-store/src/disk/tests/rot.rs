@@ -29,11 +29,11 @@ const TINY: DiskOptions = DiskOptions {
 
 /// Everything a store keeps, as its records add up.
 #[derive(Debug, Default, PartialEq)]
-struct Everything {
+pub(super) struct Everything {
     queues: BTreeMap<QueueId, QueueState>,
-    entries: BTreeMap<(QueueId, Seq), ChunkEntry>,
-    notes: BTreeMap<(QueueId, Seq), Note>,
-    messages: BTreeMap<Position, Option<Arc<Message>>>,
+    pub(super) entries: BTreeMap<(QueueId, Seq), ChunkEntry>,
+    pub(super) notes: BTreeMap<(QueueId, Seq), Note>,
+    pub(super) messages: BTreeMap<Position, Option<Arc<Message>>>,
     next: (Position, QueueId),
     epoch: u64,
 }
@@ -101,7 +101,7 @@ impl Recover for Everything {
 }
 
 /// Opens a folder and reads all there is.
-fn read_all(folder: &Path) -> Result<Everything, StoreError> {
+pub(super) fn read_all(folder: &Path) -> Result<Everything, StoreError> {
     let store = DiskStore::open(folder, TINY)?;
     let mut all = Everything::default();
     let recovered = store.recover(&mut all)?;
@@ -223,7 +223,7 @@ fn moved(seq: u64, to: u64) -> Record {
 }
 
 /// A folder in which everything happened that can happen to one, closed.
-fn closed_folder(folder: &Path) {
+pub(super) fn closed_folder(folder: &Path) {
     let mut kept = Kept::open(folder, Everything::default());
     let defined = [1, 2].map(|queue| Record::QueueDefined(Box::new(definition(queue))));
     kept.commit(1..1, defined.to_vec(), true);
@@ -257,7 +257,7 @@ fn drop_store(kept: Kept) -> Everything {
 }
 
 /// The files of a folder, with the folders in it.
-fn files(folder: &Path) -> Vec<PathBuf> {
+pub(super) fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

@@ -149,7 +149,7 @@ impl<'a> Feed<'a> {
     /// Publishes a line that was refused alone. Repetitions of one message need no second look, and
     /// without a broker there is none.
     async fn again(&self, message: Message, error: Error) -> Result<PublishResult, Error> {
-        if !self.publish.lines || self.failure.is_some() {
+        if !self.publish.has_lines() || self.failure.is_some() {
             return Err(error);
         }
         let results = self.client.publish(self.publish.request(message)).await?;
@@ -158,7 +158,7 @@ impl<'a> Feed<'a> {
 
     fn sentence(&self, report: &Report, refused: Option<u64>) -> String {
         let (published, given) = (number(report.messages), number(self.given));
-        let (things, thing) = if self.publish.lines {
+        let (things, thing) = if self.publish.has_lines() {
             ("lines that were read", "line")
         } else {
             ("messages that were given", "message")

@@ -1,0 +1,110 @@
+//! Answers on their way out. What is kept of a delivery until the socket has taken it goes along with its
+//! bytes: through the stream's window, HTTP/2's buffer, and whatever else stands in the way. So the engine
+//! knows what connections really hold.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use courser_engine::{Hold, Unsent};
+use http_body::{Frame, SizeHint};
+use tonic::{
+    Status,
+    body::Body,
+    codegen::{BoxFuture, http},
+};
+
+/// What ends when the bytes are gone that it came with.
+#[derive(Debug)]
+pub(crate) enum Kept {
+    /// Deliveries of a subscription.
+    Deliveries(#[expect(dead_code, reason = "its end is what counts")] Unsent),
+    /// The answer to a pull.
+    Pulled(#[expect(dead_code, reason = "its end is what counts")] Hold),
+}
+
+/// What goes along with the next bytes of one answer.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Leaving(Arc<Mutex<Vec<Kept>>>);
+
+impl Leaving {
+    /// Keeps this until the bytes that are made next are gone.
+    pub(crate) fn keep(&self, kept: Kept) {
+        self.lock().push(kept);
+    }
+
+    /// The answer, with what is kept going along.
+    pub(crate) fn attach(
+        self,
+        answered: BoxFuture<http::Response<Body>, Infallible>,
+    ) -> BoxFuture<http::Response<Body>, Infallible> {
+        Box::pin(async move {
+            let answer = answered.await?;
+            Ok(answer.map(|body| {
+                Body::new(Left {
+                    body,
+                    leaving: self,
+                })
+            }))
+        })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Kept>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn load(&self, bytes: Bytes) -> Bytes {
+        let kept = std::mem::take(&mut *self.lock());
+        if kept.is_empty() {
+            return bytes;
+        }
+        Bytes::from_owner(Loaded { bytes, _kept: kept })
+    }
+}
+
+/// Bytes, and what ends with them.
+struct Loaded<K> {
+    bytes: Bytes,
+    _kept: Vec<K>,
+}
+
+impl<K> AsRef<[u8]> for Loaded<K> {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// The body of an answer.
+struct Left<B> {
+    body: B,
+    leaving: Leaving,
+}
+
+impl<B> http_body::Body for Left<B>
+where
+    B: http_body::Body<Data = Bytes, Error = Status> + Unpin,
+{
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        let load = |frame: Frame<Bytes>| frame.map_data(|bytes| self.leaving.load(bytes));
+        Poll::Ready(frame.map(|frame| frame.map(load)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,159 @@
+//! Reading an index that may be damaged, to the end: what is wrong is told, and the rest is read.
+//!
+//! sled writes when it opens, so this is for a copy of the folder only.
+
+use std::{path::Path, sync::Arc};
+
+use courser_core::{
+    id::{ChunkNo, QueueId},
+    record::{Chunk, QueueState},
+};
+
+use super::{
+    Index, META_VERSION, META_VERSION_UNSUMMED, Parts, anew, decode_meta, definition,
+    drop_leftovers, entry, keys, open_sled, sum, sum::Sum, take_note_part,
+};
+use crate::{
+    StoreError,
+    codec::{Malformed, Reader, note},
+    index::{Meta, anew::Form},
+    lock::{Mutex, RwLock},
+};
+
+/// What a copy of an index holds.
+#[derive(Debug, Default)]
+pub(crate) struct Inspected {
+    /// `None` when there is none, as in a new index, or it cannot be read.
+    pub(crate) meta: Option<Meta>,
+    pub(crate) queues: Vec<QueueState>,
+    pub(crate) keys: u64,
+    pub(crate) chunks: u64,
+    pub(crate) notes: u64,
+}
+
+/// Takes a sentence of what is wrong.
+pub(crate) type Tell<'a> = dyn FnMut(String) + 'a;
+/// Takes a chunk with its notes.
+pub(crate) type VisitWhole<'a> = dyn FnMut(QueueId, ChunkNo, Chunk) -> Result<(), StoreError> + 'a;
+
+impl Index {
+    /// Opens the copy of an index. Whether it adds up is asked by [`inspect`](Self::inspect).
+    pub(crate) fn open_copy(folder: &Path) -> Result<Self, StoreError> {
+        anew::settle(folder)?;
+        drop_leftovers(folder)?;
+        let index = Self {
+            db: RwLock::new(Arc::new(open_sled(folder, folder)?)),
+            folder: folder.to_owned(),
+            sum: Mutex::default(),
+            floor_bytes: u64::MAX,
+        };
+        let meta = index.db().call(|db| db.get(keys::META))?;
+        if meta.as_ref().and_then(|meta| meta.first()) == Some(&META_VERSION_UNSUMMED) {
+            index.make_anew(Form::Unsummed)?;
+        }
+        Ok(index)
+    }
+
+    /// Reads every value, and tells of each that is not what was written, and whether all of them add
+    /// up to what the last batch wrote.
+    pub(crate) fn inspect(&self, tell: &mut Tell<'_>) -> Result<Inspected, StoreError> {
+        let mut found = Inspected::default();
+        let mut kept = None;
+        let mut sum = Sum::default();
+        let (mut queues, mut notes) = (Parts::default(), Parts::default());
+        for item in self.db().items(|db| db.iter())? {
+            let (key, sealed) = item?;
+            if key == keys::SUM {
+                match Sum::decode(keys::SUM, &sealed) {
+                    Ok(sum) => kept = Some(sum),
+                    Err(error) => tell(format!("the sum of all values: {error}")),
+                }
+                continue;
+            }
+            found.keys += 1;
+            sum.add(&key, &sealed);
+            let read = sum::open(&key, &sealed)
+                .and_then(|value| look(&key, value, &mut found, &mut queues, &mut notes));
+            if let Err(error) = read {
+                tell(format!("{}: {error}", name_of(&key)));
+            }
+        }
+        match kept {
+            None if found.keys > 0 => tell("the sum of all values: it is missing".to_owned()),
+            Some(kept) if kept != sum => tell(
+                "what its values add up to: some of what it held is not there any more".to_owned(),
+            ),
+            _ => {}
+        }
+        Ok(found)
+    }
+
+    /// Visits all chunks that can be read, with their notes, in the order of queues and places.
+    pub(crate) fn readable_chunks(&self, visit: &mut VisitWhole<'_>) -> Result<(), StoreError> {
+        for item in self.db().items(|db| db.scan_prefix(keys::CHUNKS))? {
+            let (key, sealed) = item?;
+            let Some((queue, number)) = keys::parse_chunk(&key) else {
+                continue;
+            };
+            let mut chunk = Chunk::default();
+            let read = sum::open(&key, &sealed)
+                .and_then(|value| entry::take_chunk(value, number, &mut chunk.entries));
+            if read.is_err() {
+                continue;
+            }
+            let mut parts = Parts::default();
+            for item in self.db().items(|db| db.range(keys::notes(queue, number)))? {
+                let (key, sealed) = item?;
+                let note = sum::open(&key, &sealed)
+                    .and_then(|value| take_note_part(&mut parts, &key, value));
+                chunk.notes.extend(note.ok().flatten());
+            }
+            visit(queue, number, chunk)?;
+        }
+        Ok(())
+    }
+}
+
+/// Decodes one value.
+fn look(
+    key: &[u8],
+    value: &[u8],
+    found: &mut Inspected,
+    queues: &mut Parts,
+    notes: &mut Parts,
+) -> Result<(), Malformed> {
+    if key == keys::META {
+        found.meta = Some(decode_meta(value, META_VERSION)?);
+    } else if let Some((_, number)) = keys::parse_chunk(key) {
+        entry::take_chunk(value, number, &mut Vec::new())?;
+        found.chunks += 1;
+    } else if let Some((_, _, part)) = keys::parse_note(key) {
+        if let Some(whole) = notes.add(part, value)? {
+            note::take_note(&mut Reader::new(whole))?;
+            found.notes += 1;
+        }
+    } else if let Some((_, part)) = keys::parse_queue(key) {
+        if let Some(whole) = queues.add(part, value)? {
+            found.queues.push(definition::take_state(whole)?);
+        }
+    } else {
+        return Err(Malformed("nothing of ours has such a key"));
+    }
+    Ok(())
+}
+
+/// What a key stands for, for people.
+fn name_of(key: &[u8]) -> String {
+    if key == keys::META {
+        "what the index says of itself".to_owned()
+    } else if let Some((queue, number)) = keys::parse_chunk(key) {
+        let first = number.first();
+        format!("the entries from {first} on of the queue with id {queue}")
+    } else if let Some((queue, seq, _)) = keys::parse_note(key) {
+        format!("the note of entry {seq} of the queue with id {queue}")
+    } else if let Some((queue, _)) = keys::parse_queue(key) {
+        format!("the definition of the queue with id {queue}")
+    } else {
+        "a value".to_owned()
+    }
+}

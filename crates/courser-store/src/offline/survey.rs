@@ -1,0 +1,489 @@
+//! Goes through all of a folder once: what is wrong with it, and where everything is.
+//!
+//! The rules of the log are those of a start (`log/replay.rs`), but nothing ends at the first damage,
+//! and segments that a start leaves alone, for the index is past them, are looked at as well.
+
+use std::{path::Path, sync::Arc};
+
+use courser_core::record::Record;
+
+use super::{
+    Findings, RESTORE, Torn,
+    folder::{Folder, reason},
+    living::Changes,
+    places::Places,
+    verify::LogFigures,
+};
+use crate::{
+    StoreError,
+    index::{Inspected, Meta},
+    log::{
+        scan::{Found, Placed, Scan},
+        segment::Segment,
+    },
+};
+
+/// Bytes between two places that a search for a message may begin at.
+const ANCHOR_BYTES: u64 = 64 * 1024;
+
+/// A frame that a search for a message may begin at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Anchor {
+    pub(super) first: u64,
+    pub(super) segment: usize,
+    pub(super) offset: u64,
+}
+
+/// How much of the index to believe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// It adds up: the records after it say the rest.
+    Index,
+    /// It is damaged: all records that are there are asked.
+    Log,
+}
+
+/// A folder, and what was found in it.
+pub(super) struct Survey {
+    pub(super) folder: Folder,
+    pub(super) findings: Findings,
+    pub(super) index: Inspected,
+    pub(super) trust: Trust,
+    pub(super) meta: Meta,
+    pub(super) changes: Changes,
+    /// Messages that can be read.
+    pub(super) readable: Places,
+    /// Messages that a record puts into a queue; only with [`Trust::Log`].
+    pub(super) mentioned: Places,
+    pub(super) anchors: Vec<Anchor>,
+    pub(super) log: LogFigures,
+    pub(super) torn: Option<Torn>,
+    /// Frames whose records nobody knows, and which a start would replay.
+    pub(super) lost_frames: u64,
+    expected: u64,
+    next_position: u64,
+}
+
+/// The end of the log, unless an intact frame behind it knows that it was durable.
+#[derive(Clone, Copy, Debug)]
+struct Break {
+    offset: u64,
+    expected: u64,
+    end: u64,
+    why: &'static str,
+    /// What was counted before it.
+    log: LogFigures,
+}
+
+/// Where a segment stands in the log.
+#[derive(Clone, Copy, Debug)]
+struct Standing {
+    number: usize,
+    is_last: bool,
+    /// A start goes through it.
+    is_walked: bool,
+}
+
+impl Survey {
+    pub(super) fn of(root: &Path) -> Result<Self, StoreError> {
+        let mut findings = Findings::default();
+        let folder = Folder::open(root, &mut findings)?;
+        let (index, mut is_whole) = inspect(&folder, &mut findings);
+        let meta = index.meta.unwrap_or_default();
+        if is_whole && let Some(why) = lost_its_end(&folder.segments, meta.upto) {
+            folder.tell_index(&mut findings, "all that it held", &why);
+            is_whole = false;
+        }
+        let mut survey = Self {
+            folder,
+            findings,
+            index,
+            trust: if is_whole { Trust::Index } else { Trust::Log },
+            meta,
+            changes: Changes::default(),
+            readable: Places::default(),
+            mentioned: Places::default(),
+            anchors: Vec::new(),
+            log: LogFigures::default(),
+            torn: None,
+            lost_frames: 0,
+            expected: 0,
+            next_position: 0,
+        };
+        survey.go_through();
+        Ok(survey)
+    }
+
+    /// Frames up to this one are in the index.
+    fn upto(&self) -> u64 {
+        match self.trust {
+            Trust::Index => self.meta.upto,
+            Trust::Log => 0,
+        }
+    }
+
+    fn go_through(&mut self) {
+        let segments = self.folder.segments.clone();
+        self.log.segments = segments.len() as u64;
+        self.log.spares = self.folder.spares;
+        let mut is_first = true;
+        for (number, segment) in segments.iter().enumerate() {
+            let next = segments.get(number + 1);
+            let upto = self.upto();
+            let standing = Standing {
+                number,
+                is_last: next.is_none(),
+                is_walked: next.is_none_or(|next| next.header.frame > upto.saturating_add(1)),
+            };
+            self.log.bytes += segment.length();
+            self.check_start(segment, standing, is_first);
+            is_first &= !standing.is_walked;
+            if let Err(error) = self.segment(segment, standing) {
+                let path = segment.path.clone();
+                self.findings.error(&path, "frames from here on", &error);
+                self.lost_frames += u64::from(standing.is_walked);
+            }
+        }
+        self.check_end();
+    }
+
+    /// Whether the segment follows the one before.
+    fn check_start(&mut self, segment: &Segment, standing: Standing, is_first_walked: bool) {
+        let first = segment.header.frame;
+        let (upto, expected) = (self.upto(), self.expected);
+        let is_continued = match self.trust {
+            _ if !standing.is_walked => first >= expected,
+            Trust::Index if is_first_walked => first <= upto + 1 && first >= expected,
+            // Segments in which nothing lived are gone, and nobody knows which.
+            Trust::Log => first >= expected,
+            Trust::Index => first == expected,
+        };
+        if !is_continued {
+            let why = format!(
+                "it begins with frame {first}, and frame {} should come here",
+                expected.max(if is_first_walked { upto + 1 } else { 0 })
+            );
+            let holds = "the first frame of a segment";
+            self.findings.log(&segment.path, 24, holds, why);
+            self.lost_frames += first.saturating_sub(expected.max(upto + 1));
+        }
+        self.expected = first;
+    }
+
+    fn segment(&mut self, segment: &Arc<Segment>, standing: Standing) -> Result<(), StoreError> {
+        let mut scan = Scan::new(segment);
+        let mut broken: Option<Break> = None;
+        let mut sealed = false;
+        while let Some(found) = scan.next()? {
+            match found {
+                Found::Frame(frame) | Found::Seal(frame) if sealed => {
+                    // A power cut may leave these; the next frame is written over the seal.
+                    if standing.is_last && self.was_durable(&frame, self.expected) {
+                        let why = format!("frame {} stands behind the end", frame.head.number);
+                        let holds = "the end of the log";
+                        self.findings.log(&segment.path, frame.offset, holds, why);
+                    }
+                }
+                Found::Frame(frame) | Found::Seal(frame) => {
+                    self.end_break(segment, standing, &mut broken, &frame);
+                    if frame.head.seal {
+                        sealed = true;
+                        self.check_number(segment, standing, &frame, broken.is_some());
+                    } else {
+                        self.frame(&mut scan, standing, &frame, &mut broken)?;
+                    }
+                }
+                Found::Gap { from, to, why } => {
+                    broken.get_or_insert(Break {
+                        offset: from,
+                        expected: self.expected,
+                        end: to,
+                        why,
+                        log: self.log,
+                    });
+                }
+                Found::End {
+                    offset,
+                    traces,
+                    why,
+                } => self.end(
+                    segment,
+                    standing,
+                    sealed,
+                    broken.take(),
+                    offset,
+                    traces,
+                    why,
+                ),
+            }
+        }
+        Ok(())
+    }
+
+    fn was_durable(&self, behind: &Placed, expected: u64) -> bool {
+        behind.head.number >= expected && behind.head.durable >= expected
+    }
+
+    /// An intact frame follows a place that is none: is that damage, or still a torn end?
+    fn end_break(
+        &mut self,
+        segment: &Segment,
+        standing: Standing,
+        broken: &mut Option<Break>,
+        behind: &Placed,
+    ) {
+        let Some(found) = *broken else {
+            return;
+        };
+        if standing.is_last && !self.was_durable(behind, found.expected) {
+            let end = behind.end();
+            *broken = Some(Break { end, ..found });
+            return;
+        }
+        *broken = None;
+        let last = behind.head.number.saturating_sub(1).max(found.expected);
+        let holds = if last > found.expected {
+            format!("frames {} to {last}", found.expected)
+        } else {
+            format!("frame {}", found.expected)
+        };
+        self.findings
+            .log(&segment.path, found.offset, holds, found.why);
+        if standing.is_walked {
+            self.lost_frames += last + 1 - found.expected;
+        }
+        self.expected = self.expected.max(behind.head.number);
+    }
+
+    /// Whether this frame may stand here. Behind a break nobody knows.
+    fn check_number(
+        &mut self,
+        segment: &Segment,
+        standing: Standing,
+        frame: &Placed,
+        is_broken: bool,
+    ) -> bool {
+        let (number, expected) = (frame.head.number, self.expected);
+        let may_skip = is_broken || segment.header.weight.is_some();
+        if number == expected || (may_skip && number > expected) {
+            return true;
+        }
+        let why = format!("frame {expected} should come here");
+        let holds = format!("frame {number}");
+        self.findings.log(&segment.path, frame.offset, holds, why);
+        if standing.is_walked && number > expected {
+            self.lost_frames += number - expected;
+        }
+        number > expected
+    }
+
+    fn frame(
+        &mut self,
+        scan: &mut Scan,
+        standing: Standing,
+        frame: &Placed,
+        broken: &mut Option<Break>,
+    ) -> Result<(), StoreError> {
+        let segment = Arc::clone(&scan.segment);
+        let (offset, head) = (frame.offset, frame.head);
+        let holds = format!("frame {}", head.number);
+        if !self.check_number(&segment, standing, frame, broken.is_some()) {
+            return Ok(());
+        }
+        if head.first < self.next_position || head.next < head.first {
+            let why = "its positions do not come after those before";
+            self.findings.log(&segment.path, offset, holds, why);
+            return Ok(());
+        }
+        let before = self.log;
+        self.expected = head.number.saturating_add(1);
+        self.next_position = head.next;
+        self.log.frames += 1;
+        self.note_anchor(standing.number, frame);
+        self.records(scan, standing, frame)?;
+        let bad = self.messages(scan, frame)?;
+        let Some(why) = bad.first().map(|(_, _, why)| *why) else {
+            return Ok(());
+        };
+        if standing.is_last {
+            // Perhaps the frame was never written whole, or follows one that was not.
+            let found = broken.get_or_insert(Break {
+                offset,
+                expected: head.number,
+                end: 0,
+                why,
+                log: before,
+            });
+            found.end = found.end.max(frame.end());
+            return Ok(());
+        }
+        for (at, position, why) in bad {
+            let holds = format!("message {position} in frame {}", head.number);
+            self.findings.log(&segment.path, at, holds, why);
+        }
+        Ok(())
+    }
+
+    fn note_anchor(&mut self, segment: usize, frame: &Placed) {
+        let is_far = self.anchors.last().is_none_or(|last| {
+            last.segment != segment || frame.offset.saturating_sub(last.offset) >= ANCHOR_BYTES
+        });
+        if is_far {
+            self.anchors.push(Anchor {
+                first: frame.head.first,
+                segment,
+                offset: frame.offset,
+            });
+        }
+    }
+
+    fn records(
+        &mut self,
+        scan: &mut Scan,
+        standing: Standing,
+        frame: &Placed,
+    ) -> Result<(), StoreError> {
+        let path = scan.segment.path.clone();
+        let holds = format!("records of frame {}", frame.head.number);
+        let is_new = frame.head.number > self.upto();
+        match scan.records(frame)? {
+            Ok(records) => {
+                self.log.records += records.len() as u64;
+                if scan.segment.header.weight.is_some() {
+                    if is_new && self.trust == Trust::Index {
+                        let why = "they went when the segment was rewritten, but the index has not seen them";
+                        self.findings.log(&path, frame.offset, holds, why);
+                        self.lost_frames += 1;
+                    }
+                } else if is_new {
+                    records.into_iter().for_each(|record| self.record(record));
+                }
+            }
+            Err(error) => {
+                self.findings.log(&path, frame.offset, holds, error.0);
+                self.lost_frames += u64::from(standing.is_walked);
+            }
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, record: Record) {
+        if self.trust == Trust::Log
+            && let Record::Enqueued(_, entry) | Record::Moved { entry, .. } = &record
+        {
+            self.mentioned.insert(entry.position.0);
+        }
+        self.changes.apply(record);
+    }
+
+    /// Looks at all messages of a frame; answers those that are not what was written.
+    fn messages(
+        &mut self,
+        scan: &mut Scan,
+        frame: &Placed,
+    ) -> Result<Vec<(u64, u64, &'static str)>, StoreError> {
+        let mut bad = Vec::new();
+        let bodies = std::mem::take(&mut scan.bodies);
+        for body in &bodies {
+            let position = body.position.0;
+            match scan.message(frame, body)? {
+                Ok(_) => {
+                    self.log.messages += 1;
+                    self.readable.insert(position);
+                }
+                Err(why) => bad.push((frame.offset + body.offset as u64, position, why)),
+            }
+        }
+        scan.bodies = bodies;
+        Ok(bad)
+    }
+
+    /// No intact frame follows.
+    #[expect(clippy::too_many_arguments, reason = "what was found, and where")]
+    fn end(
+        &mut self,
+        segment: &Segment,
+        standing: Standing,
+        sealed: bool,
+        broken: Option<Break>,
+        offset: u64,
+        traces: u64,
+        why: &'static str,
+    ) {
+        let path = &segment.path;
+        if !standing.is_last {
+            if let Some(found) = broken {
+                let holds = format!("frames from {} on", found.expected);
+                self.findings.log(path, found.offset, holds, found.why);
+            }
+            if !sealed {
+                let holds = format!("frame {}, or the seal of the segment", self.expected);
+                self.findings.log(path, offset, holds, why);
+                // The next segment says how many frames these were.
+            }
+            return;
+        }
+        let end = broken.map_or(traces, |found| traces.max(found.end));
+        let (offset, frame) = broken.map_or((offset, self.expected), |b| (b.offset, b.expected));
+        if let Some(found) = broken {
+            // A start cuts what comes behind it, whole frames too.
+            self.log = found.log;
+        }
+        if end > offset {
+            self.torn = Some(Torn {
+                path: path.clone(),
+                offset,
+                bytes: end - offset,
+                frame,
+            });
+            self.expected = frame;
+        }
+    }
+
+    /// Whether the log reaches as far as the index knows.
+    fn check_end(&mut self) {
+        let last = self.expected.saturating_sub(1);
+        if self.trust == Trust::Index && last < self.meta.upto {
+            let path = self.folder.segments.last();
+            let path = path.map_or_else(|| self.folder.log.clone(), |last| last.path.clone());
+            let offset = self.torn.as_ref().map_or(0, |torn| torn.offset);
+            let why = format!(
+                "the log ends at frame {last}, but the index was at frame {}",
+                self.meta.upto
+            );
+            self.findings.log(&path, offset, "the end of the log", why);
+            self.torn = None;
+        }
+    }
+}
+
+/// Whether the index stands before what the log has given back: then it lost what it held, or there
+/// is another one in its place.
+fn lost_its_end(segments: &[Arc<Segment>], upto: u64) -> Option<String> {
+    let after = segments.partition_point(|segment| segment.header.frame <= upto + 1);
+    let walked = &segments[after.saturating_sub(1)..];
+    let first = walked.first()?.header.frame;
+    let is_spent = first > upto + 1 || walked.iter().any(|s| s.header.weight.is_some());
+    is_spent.then(|| {
+        format!("it stands at frame {upto}, and the log has given back records that come after it")
+    })
+}
+
+/// Reads all of the index; and whether it is what was written there.
+fn inspect(folder: &Folder, findings: &mut Findings) -> (Inspected, bool) {
+    let Some(index) = &folder.index else {
+        return (Inspected::default(), folder.index_opened);
+    };
+    let mut told = Vec::new();
+    let inspected = index.inspect(&mut |what| told.push(what));
+    let inspected = inspected.unwrap_or_else(|error| {
+        told.push(format!("what comes behind: {}", reason(&error)));
+        Inspected::default()
+    });
+    let is_whole = told.is_empty();
+    for what in told {
+        let (holds, why) = what.rsplit_once(": ").unwrap_or((&what, RESTORE));
+        folder.tell_index(findings, holds, why);
+    }
+    (inspected, is_whole)
+}
