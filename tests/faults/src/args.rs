@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
-use crate::{broker::Programs, random};
+use crate::{broker::Programs, flip::FLIPS_OF_A_FOLDER, random};
 
 pub(crate) const USAGE: &str = "\
-tests/faults/run [--short | --rounds N] [--seed S] [--only kill,cut,broken,errno,stop,clock]
+tests/faults/run [--short | --rounds N] [--seed S] [--only kill,cut,broken,errno,stop,clock,flip]
                  [--at ROUND] [--jobs N] [--broker PATH] [--interposer PATH]
 
-  --rounds N   N kills, N / 2 cuts, N / 4 failing disks, N / 100 of each of the others
+  --rounds N   N kills, N / 2 cuts, N / 4 failing disks, N flips, N / 100 of each of the
+               others
   --short      what tests/run runs
   --at ROUND   only this round of each class; with --seed and --only it repeats a failure
   FAULTS_KEEP=1 in the environment keeps the folder of a failed round";
@@ -26,6 +27,7 @@ pub(crate) enum Class {
     Errno,
     Stop,
     Clock,
+    Flip,
 }
 
 impl Class {
@@ -41,6 +43,7 @@ impl Class {
             "errno" => Self::Errno,
             "stop" => Self::Stop,
             "clock" => Self::Clock,
+            "flip" => Self::Flip,
             _ => return None,
         })
     }
@@ -55,13 +58,14 @@ pub(crate) struct Args {
     pub(crate) programs: Programs,
 }
 
-const ALL: [Class; 6] = [
+const ALL: [Class; 7] = [
     Class::Kill,
     Class::Cut,
     Class::Broken,
     Class::Errno,
     Class::Stop,
     Class::Clock,
+    Class::Flip,
 ];
 
 fn rounds_of(class: Class, rounds: u64) -> u64 {
@@ -70,6 +74,7 @@ fn rounds_of(class: Class, rounds: u64) -> u64 {
         Class::Cut => (rounds / 2).div_ceil(CUTS_OF_A_RECORDING),
         Class::Broken => (rounds / 100).max(4),
         Class::Errno => rounds / 4,
+        Class::Flip => rounds.div_ceil(FLIPS_OF_A_FOLDER),
         Class::Stop | Class::Clock => (rounds / 100).max(1),
     }
 }
@@ -80,6 +85,7 @@ fn short_of(class: Class) -> u64 {
         Class::Cut => 60 / CUTS_OF_A_RECORDING,
         Class::Broken => 4,
         Class::Errno => 24,
+        Class::Flip => 2,
         Class::Stop | Class::Clock => 1,
     }
 }

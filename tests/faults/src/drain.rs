@@ -43,7 +43,13 @@ pub(crate) async fn all(broker: &Broker, known: &Known) -> anyhow::Result<Found>
 
 /// Leases died with the broker that gave them.
 async fn stale(client: &mut BrokerClient<Channel>, known: &Known) -> anyhow::Result<()> {
-    let ack: Vec<u64> = known.held.iter().rev().take(1000).copied().collect();
+    let ack: Vec<u64> = known
+        .held
+        .iter()
+        .rev()
+        .take(1000)
+        .map(|(_, id)| *id)
+        .collect();
     if ack.is_empty() {
         return Ok(());
     }

@@ -33,8 +33,8 @@ pub(crate) struct Known {
     pub(crate) violations: Vec<String>,
     /// Refusals of publishes: code, word, sentence.
     pub(crate) refusals: Vec<(i32, String, String)>,
-    /// Leases that nobody has settled.
-    pub(crate) held: Vec<u64>,
+    /// Leases that nobody has settled, and when their deliveries came.
+    pub(crate) held: Vec<(Stamp, u64)>,
     pub(crate) totals: Totals,
 }
 
@@ -161,6 +161,12 @@ impl History {
         Some(letter)
     }
 
+    /// A lease is kept, and not settled.
+    pub(crate) fn kept(&self, lease_id: u64) {
+        let stamp = self.control.events();
+        self.lock().held.push((stamp, lease_id));
+    }
+
     pub(crate) fn ack_sent(&self, place: Place, letter: Letter) {
         let stamp = self.control.events();
         let mut known = self.lock();
@@ -247,6 +253,11 @@ impl Known {
     /// later never happened.
     pub(crate) fn rebase_at(&mut self, cut: Stamp) {
         self.totals = Totals::default();
+        // A broker that goes on from before a lease was given may give the same id.
+        self.held.retain(|(stamp, _)| *stamp <= cut);
+        for (stamp, _) in &mut self.held {
+            *stamp = BEFORE;
+        }
         let asked = |stamp: &mut Stamp| *stamp = if *stamp < cut { BEFORE } else { NEVER };
         let answered = |stamp: &mut Stamp| *stamp = if *stamp <= cut { BEFORE } else { NEVER };
         let producers = self.producers.iter_mut();

@@ -357,7 +357,7 @@ impl Consumer {
             self.history.dead_sent(self.place, letter);
             Asked::Dead
         } else if chance < nack + release + dead_letter + keep {
-            self.history.lock().held.push(lease_id);
+            self.history.kept(lease_id);
             return;
         } else {
             settle.ack.push(lease_id);

@@ -4,7 +4,7 @@
 //!   load.rs   publishers and consumers --------> broker (broker.rs) + interposer (tests/interpose)
 //!      |                                            ^   kill at a call, fail, lie, record (control.rs)
 //!      v                                            |
-//!   history.rs  sent, confirmed, settled,      kill.rs  cut.rs  errno.rs  time.rs: a round each
+//!   history.rs  sent, confirmed, settled,      kill.rs  cut.rs  errno.rs  time.rs  flip.rs
 //!      |        each with its event                 |
 //!      v                                            v
 //!   judge.rs  <----- what drain.rs finds ----- a broker without faults on what is left
@@ -24,6 +24,7 @@ mod control;
 mod cut;
 mod drain;
 mod errno;
+mod flip;
 mod folder;
 mod history;
 mod judge;
@@ -160,5 +161,6 @@ async fn one(context: Context, class: Class, number: u64, random: Random) -> Out
         Class::Errno => errno::run(programs, starts, number, random).await,
         Class::Stop => time::stop(programs, starts, random).await,
         Class::Clock => time::clock(programs, starts, random).await,
+        Class::Flip => flip::run(programs, starts, number, random).await,
     }
 }

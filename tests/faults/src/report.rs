@@ -18,6 +18,8 @@ pub(crate) struct Outcome {
     pub(crate) totals: Totals,
     /// How it went, to be counted.
     pub(crate) kind: &'static str,
+    /// The same, of rounds with many cases.
+    pub(crate) kinds: BTreeMap<&'static str, u64>,
     /// Cuts or mutations in it.
     pub(crate) cases: u64,
     pub(crate) kept: Option<String>,
@@ -31,6 +33,7 @@ impl Outcome {
             wrong: Vec::new(),
             totals: Totals::default(),
             kind: "",
+            kinds: BTreeMap::new(),
             cases: 1,
             kept: None,
         }
@@ -69,6 +72,9 @@ impl Sum {
         sum.acked += one.acked;
         sum.dead_lettered += one.dead_lettered;
         sum.refused_twice += one.refused_twice;
+        for (kind, count) in &outcome.kinds {
+            *self.kinds.entry(kind).or_default() += count;
+        }
         if !outcome.kind.is_empty() {
             *self.kinds.entry(outcome.kind).or_default() += 1;
         }
