@@ -8,9 +8,9 @@ check:
 test:
     cargo test --workspace --features courser-store/conformance
 
-# The tests that take minutes: kill -9 and other faults under the real binary, clients in Python, the container.
+# The tests that take minutes: kill -9 and other faults under the real binary, its bounds, clients in Python, the container.
 slow:
-    tests/run build crash faults tour python container
+    tests/run build crash faults bounds tour python container
 
 # Load against a broker that runs (`just run` in another terminal). See docs/performance.md.
 bench *FLAGS:

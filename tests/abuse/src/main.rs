@@ -1,0 +1,223 @@
+//! Load and abuse of the real binary. While each scenario runs, a good client publishes and consumes
+//! (`good.rs`): everything it sends must be confirmed and delivered within 30 s. The broker's memory stays under
+//! the bound of the scenario and comes down after it, it does not panic, and it serves at the end.
+//!
+//! `tests/abuse/run` builds and runs it; `docs/abuse.md` says what it shows.
+
+#![expect(
+    clippy::print_stdout,
+    reason = "the seed, figures, and the closing line"
+)]
+
+mod broker;
+mod good;
+mod hostile;
+mod load;
+mod peer;
+#[path = "../../crash/random.rs"]
+#[expect(dead_code, reason = "it is shared with suites that need all of it")]
+mod random;
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::{broker::Broker, good::Good, random::Random};
+
+const USAGE: &str =
+    "tests/abuse/run [--short | --long] [--only NAME,...] [--seed S] [--broker PATH]";
+
+/// How much of everything.
+pub(crate) struct Scale {
+    pub(crate) idle: usize,
+    pub(crate) hold_idle: Duration,
+    pub(crate) consumers: usize,
+    pub(crate) messages: usize,
+    /// Messages of 256 KiB for consumers that do not take them.
+    pub(crate) big: usize,
+    pub(crate) stuck: usize,
+    pub(crate) hold_stuck: Duration,
+    pub(crate) publishers: usize,
+    pub(crate) flood: Duration,
+    /// Of each kind of attack that goes on.
+    pub(crate) attack: Duration,
+    pub(crate) garbage: usize,
+    pub(crate) slow: usize,
+    pub(crate) hold_slow: Duration,
+}
+
+impl Scale {
+    const SHORT: Self = Self {
+        idle: 2_000,
+        hold_idle: Duration::from_secs(1),
+        consumers: 1_000,
+        messages: 20_000,
+        big: 1_200,
+        stuck: 400,
+        hold_stuck: Duration::from_secs(14),
+        publishers: 20,
+        flood: Duration::from_secs(5),
+        attack: Duration::from_secs(3),
+        garbage: 600,
+        slow: 90,
+        hold_slow: Duration::from_secs(1),
+    };
+    const LONG: Self = Self {
+        idle: 10_000,
+        hold_idle: Duration::from_secs(40),
+        consumers: 1_000,
+        messages: 200_000,
+        big: 4_000,
+        stuck: 1_000,
+        hold_stuck: Duration::from_secs(45),
+        publishers: 100,
+        flood: Duration::from_secs(20),
+        attack: Duration::from_secs(20),
+        garbage: 20_000,
+        slow: 900,
+        hold_slow: Duration::from_secs(40),
+    };
+}
+
+/// A name, what the broker may hold at most and afterwards in MB, and its limit of files.
+const SCENARIOS: [(&str, u64, u64, Option<u32>); 9] = [
+    ("idle", 700, 300, None),
+    ("crowd", 150, 120, Some(1_024)),
+    ("consumers", 400, 250, None),
+    ("never-reads", 600, 350, None),
+    ("flood", 900, 500, None),
+    ("reset", 300, 200, None),
+    ("garbage", 300, 200, None),
+    ("headers", 300, 200, None),
+    ("slowloris", 300, 200, None),
+];
+
+struct Args {
+    seed: u64,
+    scale: Scale,
+    only: Vec<String>,
+    broker: PathBuf,
+}
+
+fn args() -> Result<Args> {
+    let (mut seed, mut scale, mut only, mut broker) = (None, Scale::SHORT, Vec::new(), None);
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().with_context(|| format!("{arg} needs a value"));
+        match arg.as_str() {
+            "--short" => scale = Scale::SHORT,
+            "--long" => scale = Scale::LONG,
+            "--seed" => seed = Some(value()?.parse().context("--seed: a number")?),
+            "--only" => only = value()?.split(',').map(str::to_owned).collect(),
+            "--broker" => broker = Some(PathBuf::from(value()?)),
+            _ => bail!("no option {arg}"),
+        }
+    }
+    for name in &only {
+        let known = SCENARIOS.iter().any(|(known, ..)| known == name);
+        ensure!(known, "no scenario {name}");
+    }
+    let broker = broker.context("--broker: where the binary is")?;
+    Ok(Args {
+        seed: seed.unwrap_or_else(random::seed),
+        scale,
+        only,
+        broker: broker.canonicalize().context("--broker: not there")?,
+    })
+}
+
+fn main() -> ExitCode {
+    let args = match args() {
+        Ok(args) => args,
+        Err(what) => {
+            println!("{what}\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    let limit = getrlimit(Resource::Nofile);
+    let raised = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            ..limit
+        },
+    );
+    if let Err(error) = raised {
+        println!(
+            "the limit of open files stays at {:?}: {error}",
+            limit.current
+        );
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) if runtime.block_on(all(&args)) => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}
+
+/// Runs all scenarios; whether nothing was wrong.
+async fn all(args: &Args) -> bool {
+    println!("seed {}", args.seed);
+    let (mut passed, mut failed) = (0, 0);
+    for (number, scenario) in SCENARIOS.iter().enumerate() {
+        let name = scenario.0;
+        if !args.only.is_empty() && !args.only.iter().any(|only| only == name) {
+            continue;
+        }
+        // Each has its own sequence, so that it can be repeated alone.
+        let mut random = Random::new(args.seed).fork(number as u64);
+        match one(args, *scenario, &mut random).await {
+            Ok(text) => {
+                passed += 1;
+                println!("{name}: {text}");
+            }
+            Err(error) => {
+                failed += 1;
+                println!("FAILED {name}: {error:#}");
+            }
+        }
+    }
+    println!("{passed} passed, {failed} failed");
+    failed == 0
+}
+
+async fn one(
+    args: &Args,
+    (name, most, after, files): (&str, u64, u64, Option<u32>),
+    random: &mut Random,
+) -> Result<String> {
+    const MB: u64 = 1_000_000;
+    let mut broker = Broker::start(&args.broker, files).await?;
+    let good = Good::start(&broker).await?;
+    let scale = &args.scale;
+    let figures = match name {
+        "idle" => load::idle(&broker, scale).await,
+        "crowd" => load::crowd(&broker, scale).await,
+        "consumers" => load::consumers(&broker, scale).await,
+        "never-reads" => load::never_reads(&broker, scale).await,
+        "flood" => load::flood(&broker, scale).await,
+        "reset" => hostile::reset(&broker, scale).await,
+        "garbage" => hostile::garbage(&broker, scale, random).await,
+        "headers" => hostile::headers(&broker, scale).await,
+        _ => hostile::slowloris(&broker, scale).await,
+    };
+    let served = good.finish().await;
+    let (_, peak) = broker.memory()?;
+    broker.check().await?;
+    let (figures, served) = (figures?, served?);
+    ensure!(
+        peak <= most * MB,
+        "it held {} MB, {most} are allowed; {figures}",
+        peak / MB
+    );
+    let left = broker.memory_below(after * MB).await?;
+    Ok(format!(
+        "{figures}; {served}; memory at most {} MB, {} MB afterwards",
+        peak / MB,
+        left / MB
+    ))
+}
