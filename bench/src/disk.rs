@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    os::unix::fs::FileExt as _,
+    os::unix::fs::{FileExt as _, MetadataExt as _},
     path::Path,
     time::{Duration, Instant},
 };
@@ -10,6 +10,9 @@ use std::{
 const WRITE_BYTES: usize = 256 * 1024;
 /// The file is this large before the second measurement, which writes over it again and again.
 const FILE_BYTES: u64 = 256 * 1024 * 1024;
+
+/// What `/proc/diskstats` counts in, whatever the device has.
+const SECTOR_BYTES: f64 = 512.0;
 
 /// Bytes a second.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +44,24 @@ pub(crate) fn measure(folder: &Path, time: Duration) -> anyhow::Result<Disk> {
     drop(file);
     fs::remove_file(path)?;
     Ok(Disk { growing, in_place })
+}
+
+/// Bytes that the device under `folder` has written since it is there, everything that waits in memory
+/// included; `None` where the kernel keeps no such count, as for a file system without a device of its own.
+///
+/// Not `write_bytes` of `/proc/PID/io`: that counts a page whenever it is touched, and as many as
+/// the kernel manages together, so that writing over one file again and again looks like twice the work.
+pub(crate) fn device_written(folder: &Path) -> Option<f64> {
+    rustix::fs::sync();
+    let device = fs::metadata(folder).ok()?.dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let counts = fs::read_to_string("/proc/diskstats").ok()?;
+    counts.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let here: (u32, u32) = (fields.first()?.parse().ok()?, fields.get(1)?.parse().ok()?);
+        let sectors: f64 = fields.get(9)?.parse().ok()?;
+        (here == (major, minor)).then_some(sectors * SECTOR_BYTES)
+    })
 }
 
 /// Data that no disk can make smaller than it is.

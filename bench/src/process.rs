@@ -7,8 +7,6 @@ use std::fs;
 pub(crate) struct Use {
     /// Seconds of processor time, user and system.
     pub(crate) cpu: f64,
-    /// Bytes that were handed to the disk.
-    pub(crate) written: f64,
     /// Bytes that were resident, each process at its highest.
     pub(crate) memory: f64,
 }
@@ -35,7 +33,6 @@ pub(crate) fn used(ids: &[u32]) -> Use {
     let mut sum = Use::default();
     for id in ids {
         sum.cpu += cpu(*id).unwrap_or_default();
-        sum.written += number(&format!("/proc/{id}/io"), "write_bytes:").unwrap_or_default();
         let kibibytes = number(&format!("/proc/{id}/status"), "VmHWM:").unwrap_or_default();
         sum.memory += kibibytes * 1024.0;
     }

@@ -312,19 +312,26 @@ async fn check<S: System>(system: &S, shape: &Shape, measured: Measured) -> anyh
 struct Moment {
     server: Use,
     load: Use,
+    /// Bytes on the device.
+    written: Option<f64>,
 }
 
 impl Moment {
+    /// The device last, as it waits for what is still in memory.
     fn now(server: &Server) -> Self {
         Self {
             server: server.used(),
             load: process::used(&[std::process::id()]),
+            written: disk::device_written(&server.folder),
         }
     }
 
     fn since(self, before: Self, messages: u64, published: u64) -> BTreeMap<String, f64> {
         let messages = messages.max(1) as f64;
         let published = published.max(1) as f64;
+        let on_device = self.written.zip(before.written);
+        let written =
+            on_device.map(|(after, before)| (Measure::Written, (after - before) / published));
         let values = [
             (
                 Measure::ServerCpu,
@@ -334,14 +341,11 @@ impl Moment {
                 Measure::LoadCpu,
                 (self.load.cpu - before.load.cpu) * 1e6 / messages,
             ),
-            (
-                Measure::Written,
-                (self.server.written - before.server.written) / published,
-            ),
             (Measure::Memory, self.server.memory / 1e6),
         ];
         values
             .into_iter()
+            .chain(written)
             .map(|(measure, value)| (measure.key().to_owned(), value))
             .collect()
     }

@@ -26,6 +26,8 @@ const STOP_MAX: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) port: u16,
+    /// Where it keeps its data.
+    pub(crate) folder: PathBuf,
     /// The server itself first.
     children: Vec<Child>,
 }
@@ -53,6 +55,7 @@ impl Server {
         let port = free_port()?;
         let mut server = Self {
             port,
+            folder: folder.clone(),
             children: Vec::new(),
         };
         let command = match system {

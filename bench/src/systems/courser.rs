@@ -14,7 +14,7 @@ use crate::{
     shape::Shape,
 };
 
-const PREFETCH: usize = 1_000;
+const PREFETCH: usize = 4_000;
 /// So that the credit in messages is what counts.
 const PREFETCH_BYTES: u64 = 256 * 1024 * 1024;
 
