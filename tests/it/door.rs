@@ -28,6 +28,8 @@ const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 
+const INITIAL_WINDOW: u8 = 4;
+
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
@@ -85,6 +87,16 @@ fn literal(block: &mut Vec<u8>, name: &str, value: &str) {
         block.push(u8::try_from(text.len()).unwrap());
         block.extend(text.as_bytes());
     }
+}
+
+/// The first request of a subscription, as a message of gRPC.
+fn opening(open: Open) -> Vec<u8> {
+    let kind = Some(subscribe_request::Kind::Open(open));
+    let open = SubscribeRequest { kind }.encode_to_vec();
+    let mut request = vec![0];
+    request.extend(u32::try_from(open.len()).unwrap().to_be_bytes());
+    request.extend(open);
+    request
 }
 
 /// The streams that a client opens have odd numbers.
@@ -235,17 +247,11 @@ async fn a_stream_that_takes_nothing_holds_its_bound_with_all_buffers_on_the_way
         broker.publish("orders", &body).await;
     }
     let mut peer = Peer::connect(&broker).await;
-    let open = SubscribeRequest {
-        kind: Some(subscribe_request::Kind::Open(Open {
-            max_messages: 1_000,
-            max_bytes: 256 << 20,
-            ..open("orders")
-        })),
-    }
-    .encode_to_vec();
-    let mut request = vec![0];
-    request.extend(u32::try_from(open.len()).unwrap().to_be_bytes());
-    request.extend(open);
+    let request = opening(Open {
+        max_messages: 1_000,
+        max_bytes: 256 << 20,
+        ..open("orders")
+    });
     let subscribe = call("/courser.v1.Broker/Subscribe", &[]);
     peer.send(&frame(HEADERS, END_HEADERS, 1, &subscribe)).await;
     peer.send(&frame(DATA, 0, 1, &request)).await;
@@ -259,6 +265,50 @@ async fn a_stream_that_takes_nothing_holds_its_bound_with_all_buffers_on_the_way
     }
     let leased = broker.stats("orders").await.leased;
     assert!(leased <= 17, "{leased} messages of 64 KiB");
+}
+
+/// With a window of one byte, HTTP/2 takes a message as a whole and sends one byte of it. Then the consumer
+/// says its last, and is gone; what it was given stays, and the message is free for the next stream.
+#[tokio::test]
+async fn streams_that_end_and_take_nothing_hold_no_more_than_those_that_go_on() {
+    let broker = Broker::start().await;
+    broker.create("orders").await;
+    broker.publish("orders", &"x".repeat(4_000_000)).await;
+    let mut peer = Peer::connect(&broker).await;
+    let window = [&[0, INITIAL_WINDOW][..], &1_u32.to_be_bytes()].concat();
+    peer.send(&frame(SETTINGS, 0, 0, &window)).await;
+    let subscribe = call("/courser.v1.Broker/Subscribe", &[]);
+    let request = opening(Open {
+        max_bytes: 16 << 20,
+        ..open("orders")
+    });
+    // 96 MiB are 25 messages and a part.
+    for (stream, count) in streams().zip(1..=26) {
+        peer.send(&frame(HEADERS, END_HEADERS, stream, &subscribe))
+            .await;
+        peer.send(&frame(DATA, 0, stream, &request)).await;
+        broker
+            .wait_for_stats("orders", "a delivery", |s| s.delivered_total == count)
+            .await;
+        // It has it once a byte of it is there.
+        within("a byte", async {
+            loop {
+                let frame = peer.receive().await.expect("the connection is open");
+                if frame.kind == DATA && frame.stream == stream {
+                    return;
+                }
+            }
+        })
+        .await;
+        peer.send(&frame(DATA, END_STREAM, stream, &[])).await;
+        broker
+            .wait_for_stats("orders", "no lease", |s| s.leased == 0)
+            .await;
+    }
+    // There is no room for anybody new now, until this connection is cut.
+    within("the end", async { while peer.receive().await.is_some() {} }).await;
+    assert_eq!(broker.pull("orders").await.attempt, 1);
+    assert_others_are_served(&broker).await;
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ use std::{
 use rustc_hash::FxHashMap;
 
 use crate::{
-    consumer::Consumer,
+    consumer::{Consumer, Left, Unsent},
     id::{ChunkNo, ConsumerId, Position, QueueId, Seq},
     lease::Leases,
     limits,
@@ -40,7 +40,10 @@ use crate::{
     routing::Routing,
     time::Timestamp,
 };
-pub use crate::{consumer::ConsumerOptions, queue::Pager};
+pub use crate::{
+    consumer::{ConsumerOptions, Progress},
+    queue::Pager,
+};
 pub use admin::{RedriveStep, RedriveTask};
 pub use delivery::HandOver;
 pub use publish::{Placed, Placement};
@@ -74,8 +77,10 @@ pub struct Broker {
     ended: Vec<ConsumerId>,
     /// Consumers for whose connection an entry waits.
     blocked: Vec<ConsumerId>,
-    /// Bytes handed to all connections and not known to be taken.
-    unsent_bytes: u64,
+    /// What was handed to all connections and is not known to be taken.
+    unsent: Unsent,
+    /// What connections still hold of consumers that are gone; part of `unsent`.
+    left: FxHashMap<ConsumerId, Left>,
     /// Queues in which a consumer waits for the room of others.
     starved: BTreeSet<QueueId>,
     /// Those from here on are looked at first.
@@ -121,7 +126,8 @@ impl Broker {
             deleted_queues: BTreeSet::new(),
             ended: Vec::new(),
             blocked: Vec::new(),
-            unsent_bytes: 0,
+            unsent: Unsent::default(),
+            left: FxHashMap::default(),
             starved: BTreeSet::new(),
             starved_next: QueueId(0),
             stall_look: Timestamp::ZERO,
@@ -165,14 +171,14 @@ impl Broker {
     }
 
     /// Leases that ran out, delays that have passed: the first few thousand of them; `poll_timeout`
-    /// tells whether there are more. `taken` is asked how many messages and bytes, of all that was
-    /// handed to a consumer, its connection has taken: that decides whether a lease that ran out was an
-    /// attempt, and who is in the way of others (`drain_stuck`).
+    /// tells whether there are more. `taken` is asked how far a consumer's connection has come with what
+    /// was handed to it: that decides whether a lease that ran out was an attempt, and who is in the way
+    /// of others (`drain_stuck`). Of whom it knows nothing, the connection was given everything.
     pub fn handle_timeout(
         &mut self,
         now: Timestamp,
         pager: &mut Pager<'_>,
-        taken: &mut dyn FnMut(ConsumerId) -> Option<(u64, u64)>,
+        taken: &mut dyn FnMut(ConsumerId) -> Option<Progress>,
     ) {
         self.look_for_stalls(now, taken);
         let mut left = limits::TIMEOUTS_AT_ONCE;
@@ -181,10 +187,10 @@ impl Broker {
         {
             left -= 1;
             let consumer = self.leases.get(lease).and_then(|lease| lease.consumer);
-            if let Some((consumer, (messages, bytes))) =
+            if let Some((consumer, progress)) =
                 consumer.and_then(|consumer| Some((consumer, taken(consumer)?)))
             {
-                self.handle_taken(consumer, messages, bytes);
+                self.handle_taken(consumer, progress.messages, progress.bytes);
             }
             self.expire(lease, now);
         }

@@ -16,20 +16,101 @@ pub(crate) enum Supply {
     Free,
     /// Each has a small share.
     Shared,
+    /// The same; those that have taken nothing yet have little all together.
+    Sparing,
     /// Each that has taken something before has a small share.
     Reserved,
     /// Nobody has anything.
     Spent,
 }
 
-impl Supply {
-    pub(crate) fn at(unsent_bytes: u64) -> Self {
-        match unsent_bytes {
-            limits::UNSENT_ALL_BYTES_MAX.. => Self::Spent,
-            limits::UNSENT_SPARINGLY_BYTES.. => Self::Reserved,
-            limits::UNSENT_FREELY_BYTES.. => Self::Shared,
-            _ => Self::Free,
+/// What those may have together, in the last part of the room, whose connections have taken nothing yet:
+/// pulls, whose answers are taken as a whole or not at all, and consumers that begin. Without it, those that
+/// take a message now and then would keep them out for ever. Small beside that part, which is for those that
+/// take.
+const NEW_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+/// A connection that is slower than this may be cut while a large message is on its way: it is not known
+/// what of a message was taken. Most are small enough for the usual time.
+const PACE_BYTES: u64 = 1024 * 1024;
+
+/// How long a connection may take nothing of this much while others wait for its room.
+pub(crate) fn patience(bytes: u64) -> Duration {
+    limits::UNSENT_TIME_MAX.max(Duration::from_secs(bytes / PACE_BYTES))
+}
+
+/// What was handed to the connections of all consumers and is not known to be taken.
+#[derive(Debug, Default)]
+pub(crate) struct Unsent {
+    pub(crate) bytes: u64,
+    /// The part of those that had taken nothing yet: what they had when it was last looked, and what they
+    /// were handed since.
+    pub(crate) new_bytes: u64,
+}
+
+impl Unsent {
+    pub(crate) fn supply(&self) -> Supply {
+        match self.bytes {
+            limits::UNSENT_ALL_BYTES_MAX.. => Supply::Spent,
+            limits::UNSENT_SPARINGLY_BYTES.. if self.new_bytes < NEW_BYTES_MAX => Supply::Sparing,
+            limits::UNSENT_SPARINGLY_BYTES.. => Supply::Reserved,
+            limits::UNSENT_FREELY_BYTES.. => Supply::Shared,
+            _ => Supply::Free,
         }
+    }
+
+    /// A consumer is handed this much.
+    pub(crate) fn add(&mut self, size: u32, is_new: bool) {
+        self.bytes += u64::from(size);
+        self.new_bytes += u64::from(size) * u64::from(is_new);
+    }
+}
+
+/// How far a connection has come with what its consumer was handed.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// Taken in all.
+    pub messages: u64,
+    /// Bytes of these.
+    pub bytes: u64,
+    /// Bytes that were given to it and are not taken.
+    pub held_bytes: u64,
+    /// It has asked for more, and was given nothing since.
+    pub is_asking: bool,
+}
+
+impl Progress {
+    /// The next step is the broker's: it holds nothing, and waits for more.
+    fn waits(self) -> bool {
+        self.is_asking && self.held_bytes == 0
+    }
+}
+
+/// What a connection still holds of a consumer that is gone.
+#[derive(Debug, Default)]
+pub(crate) struct Left {
+    pub(crate) bytes: u64,
+    /// Since when none of it was taken, as far as was looked.
+    stalled: Option<Timestamp>,
+}
+
+impl Left {
+    /// It is this much now; answers how much it was.
+    pub(crate) fn set(&mut self, bytes: u64) -> u64 {
+        let before = std::mem::replace(&mut self.bytes, bytes);
+        if before != bytes {
+            self.stalled = None;
+        }
+        before
+    }
+
+    pub(crate) fn stalled_since(&mut self, now: Timestamp) -> Timestamp {
+        *self.stalled.get_or_insert(now)
+    }
+
+    /// Nobody waits for its room any more.
+    pub(crate) fn forget_stall(&mut self) {
+        self.stalled = None;
     }
 }
 
@@ -130,7 +211,7 @@ impl Consumer {
         let window = match supply {
             Supply::Free => self.options.window_bytes,
             Supply::Reserved if self.taken == 0 => return false,
-            Supply::Shared | Supply::Reserved => {
+            Supply::Shared | Supply::Sparing | Supply::Reserved => {
                 self.options.window_bytes.min(limits::UNSENT_SHARE_BYTES)
             }
             Supply::Spent => return false,
@@ -145,9 +226,19 @@ impl Consumer {
         self.handed_bytes - self.taken_bytes
     }
 
-    /// Since when its connection has taken nothing of what it was handed, as far as was looked.
-    pub(crate) fn stalled_since(&mut self, now: Timestamp) -> Option<Timestamp> {
-        if self.handed == self.taken {
+    /// Has taken nothing yet.
+    pub(crate) fn is_new(&self) -> bool {
+        self.taken == 0
+    }
+
+    /// Since when its connection has taken nothing of what it was handed, as far as was looked. It is not to
+    /// blame for what the broker has not given to it: that may wait for the disk.
+    pub(crate) fn stalled_since(
+        &mut self,
+        now: Timestamp,
+        progress: Option<Progress>,
+    ) -> Option<Timestamp> {
+        if self.handed == self.taken || progress.is_some_and(Progress::waits) {
             self.stalled = None;
             return None;
         }

@@ -1,6 +1,7 @@
 //! A consumer's side of the engine: events come, settlements go.
 
 use std::{
+    future::poll_fn,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -8,7 +9,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use courser_core::id::{ConsumerId, LeaseId};
+use courser_core::{
+    broker::Progress,
+    id::{ConsumerId, LeaseId},
+};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::{
@@ -28,28 +32,59 @@ pub(crate) struct Flow(Arc<FlowCounts>);
 struct FlowCounts {
     messages: AtomicU64,
     bytes: AtomicU64,
+    /// Bytes that were given to the connection, taken or not.
+    given_bytes: AtomicU64,
+    /// Bytes that may still be given to it, with those before: of a consumer whose queue is gone, while
+    /// its subscription is there. 0 otherwise.
+    promised_bytes: AtomicU64,
+    /// The connection has asked for more, and was given nothing since.
+    asking: Arc<AtomicBool>,
+    /// The subscription is gone: nothing more is given to the connection.
+    ended: AtomicBool,
     /// The engine waits to hear of more.
     waited_for: AtomicBool,
 }
 
 impl Flow {
-    /// Messages and bytes taken so far.
-    pub(crate) fn taken(&self) -> (u64, u64) {
-        (
-            self.0.messages.load(Ordering::SeqCst),
-            self.0.bytes.load(Ordering::SeqCst),
-        )
+    /// How far the connection has come.
+    pub(crate) fn taken(&self) -> Progress {
+        let counts = &*self.0;
+        // What is taken was given before: asked for first, it is never the larger of the two.
+        let messages = counts.messages.load(Ordering::SeqCst);
+        let bytes = counts.bytes.load(Ordering::SeqCst);
+        let is_asking = counts.asking.load(Ordering::SeqCst);
+        let mut given = counts.given_bytes.load(Ordering::SeqCst);
+        if !counts.ended.load(Ordering::SeqCst) {
+            given = given.max(counts.promised_bytes.load(Ordering::SeqCst));
+        }
+        Progress {
+            messages,
+            bytes,
+            held_bytes: given.saturating_sub(bytes),
+            is_asking,
+        }
     }
 
     /// Asks to be told when more is taken; answers what was taken so far.
-    pub(crate) fn wait(&self) -> (u64, u64) {
+    pub(crate) fn wait(&self) -> Progress {
         self.0.waited_for.store(true, Ordering::SeqCst);
         self.taken()
     }
 
-    /// A message of `size` bytes will not be handed over after all.
-    pub(crate) fn pass_over(&self, size: u32) {
-        self.add(1, size.into());
+    /// A message of `size` bytes will not be handed over after all; answers whether the engine waits to
+    /// hear of it.
+    pub(crate) fn pass_over(&self, size: u32) -> bool {
+        self.give(size.into());
+        self.add(1, size.into())
+    }
+
+    /// The queue is gone; what was sent to the subscription until then, `bytes` in all, is there.
+    pub(crate) fn promise(&self, bytes: u64) {
+        self.0.promised_bytes.store(bytes, Ordering::SeqCst);
+    }
+
+    fn give(&self, bytes: u64) {
+        self.0.given_bytes.fetch_add(bytes, Ordering::SeqCst);
     }
 
     /// Adds to what was taken; answers whether the engine waits to hear of it.
@@ -210,16 +245,23 @@ impl Subscription {
     /// For `deliveries` of it, which are about to be handed to its connection.
     #[must_use]
     pub fn unsent(&self, deliveries: &[Delivery]) -> Unsent {
+        let sizes = deliveries.iter().map(|d| u64::from(d.message.size()));
+        let bytes = sizes.sum();
+        self.flow.give(bytes);
         Unsent {
             flow: self.flow.clone(),
             consumer: self.settler.consumer,
             commands: self.settler.commands.clone(),
             messages: deliveries.len() as u64,
-            bytes: deliveries
-                .iter()
-                .map(|delivery| u64::from(delivery.message.size()))
-                .sum(),
+            bytes,
         }
+    }
+
+    /// To be set while its connection asks for more and there is none, and cleared with all that it is
+    /// given: while it asks, and has taken what it was given before, nothing that it lacks is its own fault.
+    #[must_use]
+    pub fn asking(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.flow.0.asking)
     }
 
     /// The next event, whose deliveries count as sent; `None` when there will be none.
@@ -234,7 +276,13 @@ impl Subscription {
 
     /// The next event, whose deliveries do not count as sent.
     pub(crate) async fn peek(&mut self) -> Option<Event> {
-        self.events.recv().await
+        poll_fn(|context| {
+            let polled = self.events.poll_recv(context);
+            let asking = &self.flow.0.asking;
+            asking.store(polled.is_pending(), Ordering::SeqCst);
+            polled
+        })
+        .await
     }
 
     /// Ends the subscription. What it holds goes back to the queue, and of that what the caller took
@@ -260,6 +308,7 @@ impl Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         let consumer = self.settler.consumer;
+        self.flow.0.ended.store(true, Ordering::SeqCst);
         let command = if self.keeps {
             Command::Detach { consumer }
         } else {

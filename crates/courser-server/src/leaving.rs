@@ -5,7 +5,10 @@
 use std::{
     convert::Infallible,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
 };
 
@@ -29,9 +32,23 @@ pub(crate) enum Kept {
 
 /// What goes along with the next bytes of one answer.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Leaving(Arc<Mutex<Vec<Kept>>>);
+pub(crate) struct Leaving(Arc<Along>);
+
+#[derive(Debug, Default)]
+struct Along {
+    kept: Mutex<Vec<Kept>>,
+    asking: OnceLock<Arc<AtomicBool>>,
+}
 
 impl Leaving {
+    /// From now on, tells by `asking` whether the connection asks for more of the answer than there is. Said
+    /// here, where nothing is between this and the connection: with any frame that it has it may stop
+    /// asking, also one that carries no delivery.
+    pub(crate) fn tell(&self, asking: Arc<AtomicBool>) {
+        // An answer has one subscription.
+        drop(self.0.asking.set(asking));
+    }
+
     /// Keeps this until the bytes that are made next are gone.
     pub(crate) fn keep(&self, kept: Kept) {
         self.lock().push(kept);
@@ -54,7 +71,7 @@ impl Leaving {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Kept>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn load(&self, bytes: Bytes) -> Bytes {
@@ -95,7 +112,11 @@ where
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if let Some(asking) = self.leaving.0.asking.get() {
+            asking.store(polled.is_pending(), Ordering::SeqCst);
+        }
+        let frame = ready!(polled);
         let load = |frame: Frame<Bytes>| frame.map_data(|bytes| self.leaving.load(bytes));
         Poll::Ready(frame.map(|frame| frame.map(load)))
     }
@@ -106,5 +127,49 @@ where
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use http_body::Body as _;
+
+    use super::*;
+
+    /// Has a frame every other time it is asked.
+    #[derive(Default)]
+    struct EveryOther(bool);
+
+    impl http_body::Body for EveryOther {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _context: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+            self.0 = !self.0;
+            match self.0 {
+                true => Poll::Pending,
+                false => Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"a"))))),
+            }
+        }
+    }
+
+    #[test]
+    fn the_connection_asks_from_when_there_is_nothing_until_it_has_any_frame() {
+        let leaving = Leaving::default();
+        let asking = Arc::<AtomicBool>::default();
+        leaving.tell(Arc::clone(&asking));
+        let body = EveryOther::default();
+        let mut left = Left { body, leaving };
+        for asks in [true, false, true, false] {
+            let mut context = Context::from_waker(Waker::noop());
+            let polled = Pin::new(&mut left).poll_frame(&mut context);
+            assert_eq!(polled.is_pending(), asks);
+            assert_eq!(asking.load(Ordering::SeqCst), asks);
+        }
     }
 }

@@ -6,7 +6,7 @@ use rustc_hash::FxHashMap;
 
 use super::{Broker, ConsumerOptions};
 use crate::{
-    consumer::{Consumer, Supply},
+    consumer::{Consumer, Left, Progress, Supply, Unsent, patience},
     error::QueueError,
     id::{ConsumerId, LeaseId, Position, QueueId},
     lease::{Lease, Leases},
@@ -80,29 +80,54 @@ impl Broker {
     /// Whether connections hold so much that has not been taken that it matters who takes when.
     #[must_use]
     pub fn is_short_of_room(&self) -> bool {
-        Supply::at(self.unsent_bytes) > Supply::Free
+        self.unsent.supply() > Supply::Free
+    }
+
+    /// A consumer is gone, and its connection still holds this much of what it was given: that counts as
+    /// before, until it is told to be 0. Answers whether that is news.
+    pub fn handle_left(&mut self, consumer: ConsumerId, bytes: u64) -> bool {
+        let before = match self.left.get_mut(&consumer) {
+            Some(left) => left.set(bytes),
+            None if bytes > 0 => self.left.entry(consumer).or_default().set(bytes),
+            None => 0,
+        };
+        if bytes == 0 {
+            self.left.remove(&consumer);
+        }
+        self.unsent.bytes += bytes;
+        if before > 0 {
+            self.free_room(before);
+        }
+        before != bytes
     }
 
     /// Connections hold less: those that waited for the room of others are looked at again.
     pub(super) fn free_room(&mut self, bytes: u64) {
-        self.unsent_bytes -= bytes;
-        if !self.starved.is_empty() && Supply::at(self.unsent_bytes) < Supply::Spent {
-            // Another one is first each time: the room may be enough for that one only.
-            let mut first = std::mem::take(&mut self.starved);
-            let later = first.split_off(&self.starved_next);
-            self.starved_next = later
-                .first()
-                .or(first.first())
-                .map_or(QueueId(0), |id| QueueId(id.0 + 1));
-            for queue in later.into_iter().chain(first) {
-                self.activate(queue);
-            }
+        self.unsent.bytes -= bytes;
+        if self.unsent.supply() < Supply::Spent {
+            self.wake_starved();
+        }
+    }
+
+    /// Another one is first each time: the room may be enough for that one only.
+    fn wake_starved(&mut self) {
+        if self.starved.is_empty() {
+            return;
+        }
+        let mut first = std::mem::take(&mut self.starved);
+        let later = first.split_off(&self.starved_next);
+        self.starved_next = later
+            .first()
+            .or(first.first())
+            .map_or(QueueId(0), |id| QueueId(id.0 + 1));
+        for queue in later.into_iter().chain(first) {
+            self.activate(queue);
         }
     }
 
     /// When it is to be looked for connections that take nothing; none while nobody waits for their room.
     pub(super) fn next_stall_look(&self) -> Option<Timestamp> {
-        (Supply::at(self.unsent_bytes) >= Supply::Reserved).then_some(self.stall_look)
+        (self.unsent.supply() >= Supply::Sparing).then_some(self.stall_look)
     }
 
     /// While others wait for room: those whose connections have taken nothing for too long are to be ended,
@@ -111,36 +136,70 @@ impl Broker {
     pub(super) fn look_for_stalls(
         &mut self,
         now: Timestamp,
-        taken: &mut dyn FnMut(ConsumerId) -> Option<(u64, u64)>,
+        taken: &mut dyn FnMut(ConsumerId) -> Option<Progress>,
     ) {
         if self.next_stall_look().is_none_or(|at| now < at) {
             return;
         }
+        self.stall_look = now + limits::UNSENT_LOOK_INTERVAL;
+        let mut stalled = self.stalled(now, taken);
+        stalled.retain(|(since, _, bytes)| now.since(*since) >= patience(*bytes));
+        stalled.sort_unstable();
+        let mut remaining = self.unsent.bytes;
+        for (_, id, bytes) in stalled {
+            if remaining < limits::UNSENT_FREELY_BYTES {
+                break;
+            }
+            remaining -= bytes;
+            self.stuck.push(id);
+        }
+        if remaining < limits::UNSENT_SPARINGLY_BYTES {
+            self.consumers.values_mut().for_each(Consumer::forget_stall);
+            self.left.values_mut().for_each(Left::forget_stall);
+        }
+        self.count_new();
+    }
+
+    /// Whose connections have taken nothing of what they hold, since when, and how much that is.
+    fn stalled(
+        &mut self,
+        now: Timestamp,
+        taken: &mut dyn FnMut(ConsumerId) -> Option<Progress>,
+    ) -> Vec<(Timestamp, ConsumerId, u64)> {
         let consumers: Vec<_> = self.consumers.keys().copied().collect();
+        let gone: Vec<_> = self.left.keys().copied().collect();
         let mut stalled = Vec::new();
         for id in consumers {
-            if let Some((messages, bytes)) = taken(id) {
-                self.handle_taken(id, messages, bytes);
+            let progress = taken(id);
+            if let Some(progress) = progress {
+                self.handle_taken(id, progress.messages, progress.bytes);
             }
             if let Some(of) = self.consumers.get_mut(&id)
-                && let Some(since) = of.stalled_since(now)
-                && now.since(since) >= limits::UNSENT_TIME_MAX
+                && let Some(since) = of.stalled_since(now, progress)
             {
                 stalled.push((since, id, of.unsent_bytes()));
             }
         }
-        self.stall_look = now + limits::UNSENT_LOOK_INTERVAL;
-        stalled.sort_unstable();
-        let mut left = self.unsent_bytes;
-        for (_, id, bytes) in stalled {
-            if left < limits::UNSENT_FREELY_BYTES {
-                break;
+        for id in gone {
+            if let Some(progress) = taken(id) {
+                self.handle_left(id, progress.held_bytes);
             }
-            left -= bytes;
-            self.stuck.push(id);
+            if let Some(left) = self.left.get_mut(&id) {
+                stalled.push((left.stalled_since(now), id, left.bytes));
+            }
         }
-        if left < limits::UNSENT_SPARINGLY_BYTES {
-            self.consumers.values_mut().for_each(Consumer::forget_stall);
+        stalled
+    }
+
+    /// Counts anew what those have that have taken nothing yet, and lets others of them have the rest of
+    /// their part.
+    fn count_new(&mut self) {
+        let new = self.consumers.values().filter(|of| of.is_new());
+        let new: u64 = new.map(Consumer::unsent_bytes).sum();
+        let left: u64 = self.left.values().map(|left| left.bytes).sum();
+        self.unsent.new_bytes = new + left;
+        if self.unsent.supply() == Supply::Sparing {
+            self.wake_starved();
         }
     }
 
@@ -177,7 +236,8 @@ impl Broker {
     }
 
     /// A consumer is gone. What it holds is given back at once: without blame what its connection had
-    /// not taken (tell with `handle_taken` first), as a failed attempt the rest.
+    /// not taken (tell with `handle_taken` first), as a failed attempt the rest. What its connection holds
+    /// all the same is told with `handle_left` afterwards.
     pub fn handle_disconnect(&mut self, consumer: ConsumerId, now: Timestamp) {
         let Some(of) = self.consumers.get(&consumer) else {
             return;
@@ -259,7 +319,7 @@ impl Broker {
                 records: &mut self.records,
                 sync: &mut self.sync_records,
                 blocked: &mut self.blocked,
-                unsent_bytes: &mut self.unsent_bytes,
+                unsent: &mut self.unsent,
                 starved: &mut self.starved,
                 now,
             };
@@ -279,7 +339,7 @@ struct Hand<'a> {
     records: &'a mut Vec<Record>,
     sync: &'a mut bool,
     blocked: &'a mut Vec<ConsumerId>,
-    unsent_bytes: &'a mut u64,
+    unsent: &'a mut Unsent,
     starved: &'a mut BTreeSet<QueueId>,
     now: Timestamp,
 }
@@ -335,7 +395,7 @@ impl Hand<'_> {
             return 0;
         };
         // Asked before the queue looks for an entry, which costs more.
-        if !consumer.has_room(Supply::at(*self.unsent_bytes)) {
+        if !consumer.has_room(self.unsent.supply()) {
             let is_blocked = consumer.is_blocked();
             self.note_blocked(queue, id, is_blocked);
             return 0;
@@ -348,7 +408,7 @@ impl Hand<'_> {
         let mut handed = 0;
         while handed < share && queue.leased < limits::LEASES_PER_QUEUE_MAX as u64 {
             let lease_id = self.leases.next_id();
-            let supply = Supply::at(*self.unsent_bytes);
+            let supply = self.unsent.supply();
             let fits = |size| consumer.fits(size, supply);
             let Some(taken) = queue.take_next(lease_id, fits, pager) else {
                 break;
@@ -384,13 +444,13 @@ impl Hand<'_> {
                 self.leases.note(&mut queue.leases, queue.leased, lease_id);
             }
             consumer.hand(lease_id, taken.entry.size);
-            *self.unsent_bytes += u64::from(taken.entry.size);
+            self.unsent.add(taken.entry.size, consumer.is_new());
             count_delivery(queue, &taken, self.now);
             handed += 1;
         }
         let is_blocked = consumer.is_blocked();
         // While room is short, it matters to the others too when this one takes.
-        let is_waited_for = handed > 0 && Supply::at(*self.unsent_bytes) > Supply::Free;
+        let is_waited_for = handed > 0 && self.unsent.supply() > Supply::Free;
         if is_blocked || is_waited_for {
             self.note_blocked(queue, id, is_blocked);
         }
@@ -400,8 +460,8 @@ impl Hand<'_> {
     /// It is to be heard of when this consumer's connection takes more; and when others do, if it waits for
     /// their room.
     fn note_blocked(&mut self, queue: &Queue, id: ConsumerId, is_blocked: bool) {
-        let supply = Supply::at(*self.unsent_bytes);
-        if is_blocked && supply >= Supply::Reserved {
+        let supply = self.unsent.supply();
+        if is_blocked && supply >= Supply::Sparing {
             self.starved.insert(queue.definition.id);
         }
         if is_blocked || supply > Supply::Free {

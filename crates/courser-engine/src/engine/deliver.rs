@@ -6,7 +6,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use courser_core::{
-    broker::{Broker, HandOver},
+    broker::{Broker, HandOver, Progress},
     id::{ConsumerId, LeaseId},
     lease::{Settlement, Verdict},
     message::Message,
@@ -18,7 +18,7 @@ use super::Engine;
 use crate::{
     limits,
     loader::{Load, Loaded},
-    request::{Delivery, Event},
+    request::{Delivery, Ended, Event},
     subscription::{Cut, Flow},
     turn::{Output, Turn},
 };
@@ -38,6 +38,10 @@ pub(crate) struct Outlet {
     loading: usize,
     /// Is to be told once nothing waits.
     draining: bool,
+    /// Bytes handed over in all.
+    handed_bytes: u64,
+    /// The consumer is gone. Its connection holds something of it, and can be cut for that.
+    is_left: bool,
 }
 
 impl Outlet {
@@ -50,6 +54,8 @@ impl Outlet {
             waiting: VecDeque::new(),
             loading: 0,
             draining: false,
+            handed_bytes: 0,
+            is_left: false,
         }
     }
 
@@ -65,6 +71,10 @@ impl Outlet {
 
 impl Engine {
     pub(super) fn deliver(&mut self, now: Timestamp, turn: &mut Turn) {
+        // First: what their connections hold is no room for others.
+        for consumer in self.broker.drain_ended() {
+            self.end_deleted(consumer, turn);
+        }
         let mut handed = Vec::new();
         self.again |= self.with_pager(|broker, pager| {
             broker.poll_deliveries(now, limits::DELIVERIES_PER_TURN, pager, &mut handed)
@@ -79,6 +89,7 @@ impl Engine {
             if outlet.batch.is_empty() && touched.last() != Some(&consumer) {
                 touched.push(consumer);
             }
+            outlet.handed_bytes += u64::from(hand_over.size);
             match self.recent.get(hand_over.position) {
                 Some(message) if outlet.waiting.is_empty() => {
                     outlet.batch.push(delivery(hand_over, Arc::clone(message)));
@@ -149,6 +160,7 @@ impl Engine {
             return;
         };
         outlet.loading = 0;
+        let mut is_waited_for = false;
         for message in loaded.messages {
             let Some(hand_over) = outlet.waiting.pop_front() else {
                 break;
@@ -159,10 +171,13 @@ impl Engine {
                 // sent, and nothing is to be waited for.
                 None => {
                     tracing::debug!(position = %hand_over.position, "message is gone");
-                    outlet.flow.pass_over(hand_over.size);
+                    is_waited_for |= outlet.flow.pass_over(hand_over.size);
                     release(&mut self.broker, hand_over.lease_id, now);
                 }
             }
+        }
+        if is_waited_for {
+            self.note_taken(loaded.consumer);
         }
         self.flush(loaded.consumer, turn);
     }
@@ -179,12 +194,27 @@ impl Engine {
         }
         self.was_short = is_short;
         for consumer in waited_for {
-            let Some(outlet) = self.outlets.get(&consumer) else {
-                continue;
-            };
-            let (messages, bytes) = outlet.flow.wait();
-            self.again |= self.broker.handle_taken(consumer, messages, bytes);
+            self.again |= self.hear_of(consumer);
         }
+    }
+
+    /// Asks how far a consumer's connection has come, and to be told when it comes further; answers
+    /// whether that is news.
+    fn hear_of(&mut self, consumer: ConsumerId) -> bool {
+        let Some(outlet) = self.outlets.get(&consumer) else {
+            return false;
+        };
+        let progress = outlet.flow.wait();
+        if !outlet.is_left {
+            let Progress {
+                messages, bytes, ..
+            } = progress;
+            return self.broker.handle_taken(consumer, messages, bytes);
+        }
+        if progress.held_bytes == 0 {
+            self.outlets.remove(&consumer);
+        }
+        self.broker.handle_left(consumer, progress.held_bytes)
     }
 
     /// Ends the connections of consumers that hold what others wait for, and take none of it.
@@ -200,18 +230,20 @@ impl Engine {
                     consumer = %name,
                     "a consumer took nothing for {seconds} s while others waited for the memory, its connection is cut"
                 );
+            } else {
+                tracing::warn!(
+                    "a connection whose consumer is gone did not take the rest, its connection is cut"
+                );
             }
             outlet.cut.give();
             self.broker.handle_disconnect(consumer, now);
+            self.broker.handle_left(consumer, 0);
         }
     }
 
     /// A consumer that waited for its connection has taken more.
     pub(super) fn note_taken(&mut self, consumer: ConsumerId) {
-        if let Some(outlet) = self.outlets.get(&consumer) {
-            let (messages, bytes) = outlet.flow.wait();
-            self.broker.handle_taken(consumer, messages, bytes);
-        }
+        self.hear_of(consumer);
     }
 
     /// A consumer wants no more.
@@ -227,6 +259,7 @@ impl Engine {
     pub(super) fn detach(&mut self, consumer: ConsumerId) {
         if self.outlets.remove(&consumer).is_some() {
             self.broker.detach(consumer);
+            self.broker.handle_left(consumer, 0);
         }
     }
 
@@ -237,14 +270,41 @@ impl Engine {
         unsent: Vec<LeaseId>,
         now: Timestamp,
     ) {
-        if let Some(outlet) = self.outlets.remove(&consumer) {
+        let Some(outlet) = self.outlets.get(&consumer) else {
+            return;
+        };
+        if !outlet.is_left {
             self.broker.drain(consumer);
             for lease_id in unsent {
                 release(&mut self.broker, lease_id, now);
             }
-            let (messages, bytes) = outlet.flow.taken();
-            self.broker.handle_taken(consumer, messages, bytes);
+            let taken = outlet.flow.taken();
+            self.broker
+                .handle_taken(consumer, taken.messages, taken.bytes);
             self.broker.handle_disconnect(consumer, now);
+        }
+        self.leave(consumer);
+    }
+
+    /// A consumer is gone with its queue, and what it holds is nobody's.
+    fn end_deleted(&mut self, consumer: ConsumerId, turn: &mut Turn) {
+        let Some(outlet) = self.outlets.get(&consumer) else {
+            return;
+        };
+        let ended = Event::Ended(Ended::QueueDeleted);
+        turn.outputs.push(outlet.event(consumer, ended));
+        let unread: u64 = outlet.waiting.iter().map(|w| u64::from(w.size)).sum();
+        outlet.flow.promise(outlet.handed_bytes - unread);
+        self.leave(consumer);
+    }
+
+    /// A consumer is gone. What its connection holds all the same stays in memory for as long as its peer
+    /// likes: that counts, and is heard of, until it is gone as well.
+    fn leave(&mut self, consumer: ConsumerId) {
+        if let Some(outlet) = self.outlets.get_mut(&consumer) {
+            outlet.is_left = true;
+            outlet.waiting = VecDeque::new();
+            self.hear_of(consumer);
         }
     }
 }

@@ -2,16 +2,27 @@
 //! that are in the way.
 
 use std::{
+    future::poll_fn,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-use courser_core::limits::{UNSENT_SPARINGLY_BYTES, UNSENT_TIME_MAX};
-use courser_engine::{Cut, request::Open};
-use courser_store::MemoryStore;
+use courser_core::{
+    id::{ChunkNo, Position, QueueId},
+    limits::{UNSENT_SPARINGLY_BYTES, UNSENT_TIME_MAX},
+    message::Message,
+    record::{Checkpoint, Chunk, Group},
+};
+use courser_engine::{
+    BrokerHandle, Cut, Subscription, Unsent,
+    request::{Event, Open},
+};
+use courser_store::{
+    FrameNo, MemoryStore, Reclaimed, Recover, Recovered, Space, Store, StoreError, Usage,
+};
 
 use crate::harness::*;
 
@@ -29,7 +40,15 @@ async fn consumers_that_take_go_on_beside_those_that_do_not_and_these_are_ended_
 
     let cuts = Arc::<AtomicUsize>::default();
     let mut stuck = Vec::new();
-    for _ in 0..COUNT {
+    // As long as this one asks, and was given nothing, it is not in the way.
+    let blameless = Arc::<AtomicUsize>::default();
+    let its_cuts = Arc::clone(&blameless);
+    let cut = Cut::new(move || {
+        its_cuts.fetch_add(1, Ordering::SeqCst);
+    });
+    stuck.push(broker.subscribe_over(open("big"), cut).await.unwrap());
+    stuck[0].asking().store(true, Ordering::SeqCst);
+    for _ in 1..COUNT {
         let cuts = Arc::clone(&cuts);
         let cut = Cut::new(move || {
             cuts.fetch_add(1, Ordering::SeqCst);
@@ -60,6 +79,7 @@ async fn consumers_that_take_go_on_beside_those_that_do_not_and_these_are_ended_
     let delivered = tokio::time::timeout(2 * UNSENT_TIME_MAX, deliveries(&mut new, 1));
     assert_eq!(delivered.await.unwrap()[0].message.payload.len(), BYTES);
     assert!(cuts.load(Ordering::SeqCst) > 0, "their connections are cut");
+    assert_eq!(blameless.load(Ordering::SeqCst), 0, "that of one that asks");
 
     drop(stuck);
     until(&broker, "big", |view| view.leased == 1).await;
@@ -103,4 +123,158 @@ async fn what_a_pull_answered_counts_until_it_is_let_go_of() {
     until(&broker, "big", |view| view.consumers.len() == held.len()).await;
     let pulled = broker.pull_over(one, Duration::ZERO, Cut::default()).await;
     assert_eq!(pulled.unwrap().deliveries.len(), 1);
+}
+
+/// The next deliveries of it, given to a connection that takes nothing.
+async fn given(subscription: &mut Subscription) -> Unsent {
+    let mut events = Vec::new();
+    poll_fn(|context| subscription.poll_events(context, &mut events, 1)).await;
+    match &events[..] {
+        [Event::Deliveries(deliveries)] => subscription.unsent(deliveries),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// As much as new consumers may hold: messages of a queue.
+async fn fill(broker: &BrokerHandle, name: &str) -> usize {
+    queue(broker, name).await;
+    let body = "x".repeat(BYTES);
+    for _ in 0..COUNT {
+        broker.publish(publish(name, &[&body])).await.unwrap();
+    }
+    usize::try_from(UNSENT_SPARINGLY_BYTES.div_ceil(BYTES as u64)).unwrap()
+}
+
+/// A consumer that has nothing after many turns of the engine gets nothing.
+async fn assert_waits(broker: &BrokerHandle, queue: &str) {
+    for _ in 0..50 {
+        let view = broker.get_queue(queue.to_owned()).await.unwrap();
+        assert_eq!(
+            view.leased, 0,
+            "what connections hold is no room for others"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_a_connection_holds_counts_when_its_consumer_is_gone_and_it_is_cut_for_others() {
+    let broker = broker(MemoryStore::new());
+    let fit = fill(&broker, "big").await;
+    let cuts = Arc::<AtomicUsize>::default();
+    let mut held = Vec::new();
+    for _ in 0..fit {
+        let cuts = Arc::clone(&cuts);
+        let cut = Cut::new(move || {
+            cuts.fetch_add(1, Ordering::SeqCst);
+        });
+        let one = Open {
+            limit: Some(1),
+            ..open("big")
+        };
+        let mut subscription = broker.subscribe_over(one, cut).await.unwrap();
+        held.push(given(&mut subscription).await);
+        subscription.leave(Vec::new());
+        until(&broker, "big", |view| view.consumers.is_empty()).await;
+    }
+
+    let mut new = broker.subscribe(open("big")).await.unwrap();
+    assert_waits(&broker, "big").await;
+    let delivered = tokio::time::timeout(2 * UNSENT_TIME_MAX, deliveries(&mut new, 1));
+    let delivered = delivered.await.expect("there is room before long");
+    assert_eq!(delivered[0].attempt, 1, "it was never sent");
+    assert!(cuts.load(Ordering::SeqCst) > 0, "connections are cut");
+}
+
+#[tokio::test]
+async fn what_connections_hold_counts_when_the_queue_is_gone_until_they_have_let_go_of_it() {
+    let broker = broker(MemoryStore::new());
+    let fit = fill(&broker, "gone").await;
+    fill(&broker, "big").await;
+    let mut stuck = Vec::new();
+    for _ in 0..fit {
+        stuck.push(broker.subscribe(open("gone")).await.unwrap());
+    }
+    until(&broker, "gone", |view| view.leased == fit as u64).await;
+    // Half of them have given it to their connections, the others have not come to that.
+    let mut held = Vec::new();
+    for subscription in &mut stuck[..fit / 2] {
+        held.push(given(subscription).await);
+    }
+    let deleted = broker.delete_queue("gone".to_owned(), false).await;
+    deleted.unwrap();
+
+    let mut new = broker.subscribe(open("big")).await.unwrap();
+    assert_waits(&broker, "big").await;
+    drop(stuck);
+    deliveries(&mut new, 1).await;
+    drop(held);
+    deliveries(&mut new, 1).await;
+}
+
+/// A store in which the first body that is asked for is gone.
+#[derive(Default)]
+struct Lacking {
+    inner: MemoryStore,
+    asked: AtomicBool,
+}
+
+impl Store for Lacking {
+    fn recover(&self, into: &mut dyn Recover) -> Result<Recovered, StoreError> {
+        self.inner.recover(into)
+    }
+
+    fn commit(&self, group: &Group, sync: bool) -> Result<FrameNo, StoreError> {
+        self.inner.commit(group, sync)
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        self.inner.sync()
+    }
+
+    fn load(&self, positions: &[Position]) -> Result<Vec<Option<Arc<Message>>>, StoreError> {
+        let mut messages = self.inner.load(positions)?;
+        if !self.asked.swap(true, Ordering::SeqCst) {
+            messages[0] = None;
+        }
+        Ok(messages)
+    }
+
+    fn page(&self, queue: QueueId, number: ChunkNo) -> Result<Chunk, StoreError> {
+        self.inner.page(queue, number)
+    }
+
+    fn checkpoint(&self, checkpoint: &Checkpoint, upto: FrameNo) -> Result<(), StoreError> {
+        self.inner.checkpoint(checkpoint, upto)
+    }
+
+    fn reclaim(&self) -> Result<Reclaimed, StoreError> {
+        self.inner.reclaim()
+    }
+
+    fn usage(&self) -> Usage {
+        self.inner.usage()
+    }
+
+    fn space(&self) -> Option<Space> {
+        self.inner.space()
+    }
+}
+
+#[tokio::test]
+async fn a_consumer_that_waits_for_a_message_that_is_gone_gets_the_next() {
+    let broker = forgetful(Lacking::default());
+    queue(&broker, "q").await;
+    // The second does not fit beside the first.
+    let bodies = ["a", "b"].map(|name| name.repeat(700 * 1024));
+    for body in &bodies {
+        broker.publish(publish("q", &[body])).await.unwrap();
+    }
+    let auto_ack = Open {
+        auto_ack: true,
+        ..open("q")
+    };
+    let mut consumer = broker.subscribe(auto_ack).await.unwrap();
+    let next = tokio::time::timeout(Duration::from_secs(10), deliveries(&mut consumer, 1));
+    let next = next.await.expect("the next one comes");
+    assert!(payloads(&next)[0] == bodies[1]);
 }

@@ -86,6 +86,7 @@ impl DeliveryStream {
             .subscribe_over(open, cut)
             .await
             .map_err(queue_error_to_status)?;
+        leaving.tell(subscription.asking());
         let unanswered = Arc::<Unanswered>::default();
         let reader = read_settles(requests, subscription.settler(), Arc::clone(&unanswered));
         Ok(Self {
