@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   folder.rs    LOCK, FORMAT, the segments for reading, the index as a copy
+//!   end.rs       where the next start cuts the log
 //!   survey.rs    every frame, message and record of the log, every value of the index
 //!      |   \
 //!      |    living.rs    which entries live, by the index and the records after it
@@ -13,6 +14,7 @@
 //! sled writes when it opens, and what it writes over damage is nobody's to tell. So it is given a
 //! copy of `index/` in the folder for temporary files (`TMPDIR`), which goes afterwards.
 
+mod end;
 mod folder;
 mod living;
 mod places;
@@ -74,6 +76,13 @@ impl Findings {
         self.count += 1;
         if self.told.len() < DAMAGES_TOLD {
             self.told.push(damage);
+        }
+    }
+
+    /// What was told of the index does not say any more that it can be made anew from the log.
+    fn make_nothing_anew(&mut self, index: &Path) {
+        for damage in self.told.iter_mut().filter(|damage| damage.path == index) {
+            damage.remedy = crate::remedy(false).to_owned();
         }
     }
 

@@ -55,9 +55,13 @@ impl Index {
     }
 
     /// Reads every value, and tells of each that is not what was written, and whether all of them add
-    /// up to what the last batch wrote.
-    pub(crate) fn inspect(&self, tell: &mut Tell<'_>) -> Result<Inspected, StoreError> {
-        let mut found = Inspected::default();
+    /// up to what the last batch wrote. On an error `found` has what was read before.
+    pub(crate) fn inspect(
+        &self,
+        found: &mut Inspected,
+        tell: &mut Tell<'_>,
+    ) -> Result<(), StoreError> {
+        self.find_names(found);
         let mut kept = None;
         let mut sum = Sum::default();
         let (mut queues, mut notes) = (Parts::default(), Parts::default());
@@ -73,7 +77,7 @@ impl Index {
             found.keys += 1;
             sum.add(&key, &sealed);
             let read = sum::open(&key, &sealed)
-                .and_then(|value| look(&key, value, &mut found, &mut queues, &mut notes));
+                .and_then(|value| look(&key, value, found, &mut queues, &mut notes));
             if let Err(error) = read {
                 tell(format!("{}: {error}", name_of(&key)));
             }
@@ -85,7 +89,26 @@ impl Index {
             ),
             _ => {}
         }
-        Ok(found)
+        Ok(())
+    }
+
+    /// Reads what the index says of itself and of its queues, before all that is larger and may not be
+    /// readable to the end: their keys sort behind most others, and an entry without the name of its
+    /// queue is worth little. What is wrong with them is told when everything is read.
+    fn find_names(&self, found: &mut Inspected) {
+        if let Ok(Some(sealed)) = self.db().call(|db| db.get(keys::META)) {
+            let meta = sum::open(keys::META, &sealed);
+            found.meta = meta.and_then(|value| decode_meta(value, META_VERSION)).ok();
+        }
+        let mut parts = Parts::default();
+        let Ok(items) = self.db().items(|db| db.scan_prefix(keys::QUEUES)) else {
+            return;
+        };
+        for (key, sealed) in items.map_while(Result::ok) {
+            let state =
+                sum::open(&key, &sealed).and_then(|value| take_queue_part(&mut parts, &key, value));
+            found.queues.extend(state.ok().flatten());
+        }
     }
 
     /// Visits all chunks that can be read, with their notes, in the order of queues and places.
@@ -102,8 +125,9 @@ impl Index {
                 continue;
             }
             let mut parts = Parts::default();
-            for item in self.db().items(|db| db.range(keys::notes(queue, number)))? {
-                let (key, sealed) = item?;
+            // Where notes break off, the entries are still worth having.
+            let notes = self.db().items(|db| db.range(keys::notes(queue, number)))?;
+            for (key, sealed) in notes.map_while(Result::ok) {
                 let note = sum::open(&key, &sealed)
                     .and_then(|value| take_note_part(&mut parts, &key, value));
                 chunk.notes.extend(note.ok().flatten());
@@ -123,7 +147,7 @@ fn look(
     notes: &mut Parts,
 ) -> Result<(), Malformed> {
     if key == keys::META {
-        found.meta = Some(decode_meta(value, META_VERSION)?);
+        decode_meta(value, META_VERSION)?;
     } else if let Some((_, number)) = keys::parse_chunk(key) {
         entry::take_chunk(value, number, &mut Vec::new())?;
         found.chunks += 1;
@@ -132,14 +156,23 @@ fn look(
             note::take_note(&mut Reader::new(whole))?;
             found.notes += 1;
         }
-    } else if let Some((_, part)) = keys::parse_queue(key) {
-        if let Some(whole) = queues.add(part, value)? {
-            found.queues.push(definition::take_state(whole)?);
-        }
+    } else if keys::parse_queue(key).is_some() {
+        take_queue_part(queues, key, value)?;
     } else {
         return Err(Malformed("nothing of ours has such a key"));
     }
     Ok(())
+}
+
+/// The queue, when this was its last part.
+fn take_queue_part(
+    parts: &mut Parts,
+    key: &[u8],
+    value: &[u8],
+) -> Result<Option<QueueState>, Malformed> {
+    let (_, part) = keys::parse_queue(key).ok_or(Malformed("a key is too short"))?;
+    let whole = parts.add(part, value)?;
+    whole.map(definition::take_state).transpose()
 }
 
 /// What a key stands for, for people.

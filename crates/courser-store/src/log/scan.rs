@@ -41,10 +41,9 @@ impl Placed {
 pub(crate) enum Found {
     Frame(Placed),
     Seal(Placed),
-    /// Damage: a frame or a seal follows behind it, at `to`.
+    /// Damage: a frame or a seal follows behind it.
     Gap {
         from: u64,
-        to: u64,
         why: &'static str,
     },
     /// No frame follows. Up to `traces` there is something that may have been one.
@@ -53,6 +52,17 @@ pub(crate) enum Found {
         traces: u64,
         why: &'static str,
     },
+}
+
+impl Found {
+    /// Where it stands, or begins.
+    pub(crate) fn offset(&self) -> u64 {
+        match *self {
+            Self::Frame(placed) | Self::Seal(placed) => placed.offset,
+            Self::Gap { from, .. } => from,
+            Self::End { offset, .. } => offset,
+        }
+    }
 }
 
 /// Goes through a segment from front to back.
@@ -95,7 +105,7 @@ impl Scan {
         Ok(Some(match next {
             Some(to) => {
                 self.offset = to;
-                Found::Gap { from, to, why }
+                Found::Gap { from, why }
             }
             None => {
                 self.done = true;

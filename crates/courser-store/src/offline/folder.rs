@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -18,6 +18,11 @@ use crate::{
     log::segment::{self, Segment},
 };
 
+/// What the copy of the index is called in its folder.
+const COPY: &str = "index";
+/// Bytes of it read at once.
+const COPY_BYTES: usize = 1024 * 1024;
+
 /// A folder that nobody changes while this lives.
 pub(super) struct Folder {
     pub(super) log: PathBuf,
@@ -25,12 +30,16 @@ pub(super) struct Folder {
     /// By first frame number; without those that could not be opened.
     pub(super) segments: Vec<Arc<Segment>>,
     pub(super) spares: u64,
+    /// A segment could not be opened.
+    pub(super) lacks_segments: bool,
+    /// A segment was opened by what its frames say. Whether it was rewritten nobody knows.
+    has_headless: bool,
     /// `None` when there is none, or it cannot be opened.
     pub(super) index: Option<Index>,
     /// The index was opened, or there is none and none is needed.
     pub(super) index_opened: bool,
     /// Goes after the index.
-    _copy: Option<TempDir>,
+    copy: Option<TempDir>,
     _lock: Option<File>,
 }
 
@@ -52,24 +61,42 @@ impl Folder {
             index_path,
             segments: Vec::new(),
             spares: 0,
+            lacks_segments: false,
+            has_headless: false,
             index: None,
             index_opened: false,
-            _copy: None,
+            copy: None,
             _lock: lock,
         };
         folder.open_segments(findings)?;
-        let copy = copy_index(root)?;
-        match Index::open_copy(&copy.path().join("index")) {
+        let holds = "the whole index";
+        let copy = match copy_index(root) {
+            Ok(copy) => folder.copy.insert(copy).path().join(COPY),
+            // The log may have all that is in it, or most.
+            Err(CopyError::Unreadable(error)) => {
+                folder.tell_index(findings, holds, &reason(&error));
+                return Ok(folder);
+            }
+            Err(CopyError::Failed(error)) => return Err(error),
+        };
+        match Index::open_copy(&copy) {
             Ok(index) => {
                 folder.index = Some(index);
                 folder.index_opened = true;
             }
             // A disk without room for the copy says nothing of the folder.
             Err(error @ StoreError::Full { .. }) => return Err(error),
-            Err(error) => folder.tell_index(findings, "the whole index", &reason(&error)),
+            Err(error) => folder.tell_index(findings, holds, &reason(&error)),
         }
-        folder._copy = Some(copy);
         Ok(folder)
+    }
+
+    /// Opens the copy of the index once more.
+    pub(super) fn reopen_index(&mut self) {
+        // First, as sled opens a folder once.
+        self.index = None;
+        let copy = self.copy.as_ref().map(|copy| copy.path().join(COPY));
+        self.index = copy.and_then(|copy| Index::open_copy(&copy).ok());
     }
 
     fn open_segments(&mut self, findings: &mut Findings) -> Result<(), StoreError> {
@@ -84,7 +111,7 @@ impl Folder {
                 .map_err(|error| StoreError::io("read", &self.log, error))?
                 .path();
             match path.extension().and_then(|ending| ending.to_str()) {
-                Some("seg") => self.segments.extend(open_segment(&path, findings)),
+                Some("seg") => self.open_segment(&path, findings),
                 Some("spare") => self.spares += 1,
                 _ => {}
             }
@@ -93,10 +120,32 @@ impl Folder {
         Ok(())
     }
 
+    /// Opens a segment. One whose header is damaged is read by what its frames say of it.
+    fn open_segment(&mut self, path: &Path, findings: &mut Findings) {
+        let Some(frame) = segment::number(path) else {
+            findings.log(path, 0, "a segment", "no segment has such a name");
+            self.lacks_segments = true;
+            return;
+        };
+        let segment = match Segment::open_to_read(path.to_owned(), frame) {
+            Ok(segment) => Some(segment),
+            Err(error) => {
+                findings.error(path, "the header of a segment", &error);
+                self.has_headless = true;
+                let segment = Segment::open_by_frames(path.to_owned(), frame);
+                segment.ok().flatten()
+            }
+        };
+        self.lacks_segments |= segment.is_none();
+        self.segments.extend(segment.map(Arc::new));
+    }
+
     /// Whether the log still begins with its first frame, and no segment lost records to a rewrite.
+    /// Whether segments between are gone says the survey.
     pub(super) fn log_is_whole(&self) -> bool {
         let first = self.segments.first().map(|segment| segment.header.frame);
-        first == Some(1) && self.segments.iter().all(|s| s.header.weight.is_none())
+        let is_rewritten = |segment: &Arc<Segment>| segment.header.weight.is_some();
+        first == Some(1) && !self.has_headless && !self.segments.iter().any(is_rewritten)
     }
 
     /// Damage of the index. sled does not say where in its file.
@@ -170,30 +219,33 @@ fn check_format(root: &Path, findings: &mut Findings) -> Result<bool, StoreError
     Ok(is_there)
 }
 
-/// Opens a segment. One whose header is damaged is read by what its frames say of it.
-fn open_segment(path: &Path, findings: &mut Findings) -> Option<Arc<Segment>> {
-    let holds = "the header of a segment";
-    let Some(frame) = segment::number(path) else {
-        findings.log(path, 0, "a segment", "no segment has such a name");
-        return None;
-    };
-    match Segment::open_to_read(path.to_owned(), frame) {
-        Ok(segment) => Some(Arc::new(segment)),
-        Err(error) => {
-            findings.error(path, holds, &error);
-            let segment = Segment::open_by_frames(path.to_owned(), frame);
-            segment.ok().flatten().map(Arc::new)
-        }
+/// Why there is no copy of the index.
+enum CopyError {
+    /// The index cannot be read.
+    Unreadable(StoreError),
+    /// The copy cannot be written.
+    Failed(StoreError),
+}
+
+impl CopyError {
+    fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        |error| Self::Unreadable(StoreError::io("read", path, error))
+    }
+
+    fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |error| Self::Failed(StoreError::io(action, path, error))
     }
 }
 
-/// A copy of the index that sled may write to.
-fn copy_index(root: &Path) -> Result<TempDir, StoreError> {
-    let temporary = std::env::temp_dir();
+/// A copy of the index that sled may write to, as [`COPY`] in a folder of its own.
+fn copy_index(root: &Path) -> Result<TempDir, CopyError> {
     let copy = tempfile::Builder::new()
         .prefix("courser-index-")
         .tempdir()
-        .map_err(|error| StoreError::io("create a copy of the index in", &temporary, error))?;
+        .map_err(CopyError::failed(
+            "create a copy of the index in",
+            &std::env::temp_dir(),
+        ))?;
     // As the next start finds it: one that was being made anew steps back.
     let (index, replaced) = (root.join("index"), root.join("index.replaced"));
     let from = if !index.exists() && replaced.exists() {
@@ -201,28 +253,69 @@ fn copy_index(root: &Path) -> Result<TempDir, StoreError> {
     } else {
         index
     };
-    let to = copy.path().join("index");
-    fs::create_dir(&to).map_err(|error| StoreError::io("create", &to, error))?;
+    let to = copy.path().join(COPY);
+    fs::create_dir(&to).map_err(CopyError::failed("create", &to))?;
     if from.exists() {
         copy_folder(&from, &to)?;
     }
     Ok(copy)
 }
 
-fn copy_folder(from: &Path, to: &Path) -> Result<(), StoreError> {
-    let entries = fs::read_dir(from).map_err(|error| StoreError::io("read", from, error))?;
-    for entry in entries {
-        let entry = entry.map_err(|error| StoreError::io("read", from, error))?;
+fn copy_folder(from: &Path, to: &Path) -> Result<(), CopyError> {
+    for entry in fs::read_dir(from).map_err(CopyError::unreadable(from))? {
+        let entry = entry.map_err(CopyError::unreadable(from))?;
         let (from, to) = (entry.path(), to.join(entry.file_name()));
-        let kind = entry
-            .file_type()
-            .map_err(|error| StoreError::io("read", &from, error))?;
+        let kind = entry.file_type().map_err(CopyError::unreadable(&from))?;
         if kind.is_dir() {
-            fs::create_dir(&to).map_err(|error| StoreError::io("create", &to, error))?;
+            fs::create_dir(&to).map_err(CopyError::failed("create", &to))?;
             copy_folder(&from, &to)?;
         } else if kind.is_file() {
-            fs::copy(&from, &to).map_err(|error| StoreError::io("copy", &from, error))?;
+            let mut file = File::open(&from).map_err(CopyError::unreadable(&from))?;
+            copy_file(&mut file, &from, &to)?;
         }
     }
     Ok(())
+}
+
+/// Not `fs::copy`, which does not say on which side it failed.
+fn copy_file(file: &mut impl io::Read, from: &Path, to: &Path) -> Result<(), CopyError> {
+    let mut copy = File::create(to).map_err(CopyError::failed("create", to))?;
+    let mut bytes = vec![0; COPY_BYTES];
+    loop {
+        let read = match file.read(&mut bytes) {
+            Ok(0) => return Ok(()),
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(CopyError::unreadable(from)(error)),
+        };
+        copy.write_all(&bytes[..read])
+            .map_err(CopyError::failed("write", to))?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A disk with a bad sector behind its first bytes.
+    struct BadDisk(usize);
+
+    impl io::Read for BadDisk {
+        fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+            match std::mem::take(&mut self.0) {
+                0 => Err(io::Error::from_raw_os_error(5)),
+                bytes => Ok(bytes.min(out.len())),
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told_from_what_cannot_be_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (Path::new("index/db"), folder.path().join("db"));
+        let copied = copy_file(&mut BadDisk(4096), from, &to);
+        assert!(matches!(copied, Err(CopyError::Unreadable(_))));
+        let copied = copy_file(&mut BadDisk(4096), from, &to.join("deeper"));
+        assert!(matches!(copied, Err(CopyError::Failed(_))));
+    }
 }

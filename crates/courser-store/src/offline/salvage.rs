@@ -9,7 +9,7 @@ use courser_core::{
 };
 
 use super::{
-    Damage,
+    Damage, Torn,
     living::Living,
     places::Places,
     survey::{Anchor, Survey, Trust},
@@ -53,6 +53,8 @@ pub struct Salvaged {
     pub unreadable: u64,
     /// The index could not be used, or not all of it.
     pub index_damaged: bool,
+    /// The end that a crash left. Nobody ever learned of what stands there, so it does not come out.
+    pub torn: Option<Torn>,
     /// Frames whose records are lost.
     pub lost_frames: u64,
     /// The first hundred damages.
@@ -74,15 +76,11 @@ pub fn salvage(root: &Path, take: &mut Take<'_>) -> Result<Salvaged, StoreError>
     let names = names(&survey);
     let mut changes = std::mem::take(&mut survey.changes);
     let index_damaged = survey.trust == Trust::Log;
-    let is_known = match survey.trust {
-        Trust::Index => true,
-        Trust::Log => survey.folder.log_is_whole(),
-    };
     let mut mentioned = std::mem::take(&mut survey.mentioned);
     let mut output = Output {
         reader: Reader::new(&survey.folder.segments, &survey.anchors),
         names,
-        certain: is_known && survey.lost_frames == 0,
+        certain: survey.is_certain(),
         index_damaged,
         take,
         done: Salvaged::default(),
@@ -107,10 +105,11 @@ pub fn salvage(root: &Path, take: &mut Take<'_>) -> Result<Salvaged, StoreError>
         output.give(id, living)?;
     }
     if index_damaged {
-        output.give_unmentioned(&survey.folder.segments, &mentioned)?;
+        output.give_unmentioned(&survey, &mentioned)?;
     }
     Ok(Salvaged {
         index_damaged,
+        torn: survey.torn,
         lost_frames: survey.lost_frames,
         damages: survey.findings.told,
         damaged: survey.findings.count,
@@ -149,15 +148,16 @@ impl Output<'_, '_> {
     }
 
     /// Messages of which nothing that is left says where they belong.
-    fn give_unmentioned(
-        &mut self,
-        segments: &[Arc<Segment>],
-        mentioned: &Places,
-    ) -> Result<(), StoreError> {
-        for segment in segments {
+    fn give_unmentioned(&mut self, survey: &Survey, mentioned: &Places) -> Result<(), StoreError> {
+        let torn = survey.torn.as_ref();
+        for segment in &survey.folder.segments {
+            let cut = torn.filter(|torn| torn.path == segment.path);
+            let end = cut.map_or(u64::MAX, |torn| torn.offset);
             let mut scan = Scan::new(segment);
             // What ends a segment early was told when it was looked at.
-            while let Ok(Some(found)) = scan.next() {
+            while let Ok(Some(found)) = scan.next()
+                && found.offset() < end
+            {
                 let Found::Frame(frame) = found else {
                     continue;
                 };

@@ -1,7 +1,8 @@
 //! Goes through all of a folder once: what is wrong with it, and where everything is.
 //!
 //! The rules of the log are those of a start (`log/replay.rs`), but nothing ends at the first damage,
-//! and segments that a start leaves alone, for the index is past them, are looked at as well.
+//! and segments that a start leaves alone, for the index is past them, are looked at as well. Where a
+//! start cuts the log (`end.rs`) everything ends: nobody ever learned of what stands behind.
 
 use std::{path::Path, sync::Arc};
 
@@ -9,6 +10,7 @@ use courser_core::record::Record;
 
 use super::{
     Findings, RESTORE, Torn,
+    end::{knows_durable, torn_end},
     folder::{Folder, reason},
     living::Changes,
     places::Places,
@@ -60,19 +62,19 @@ pub(super) struct Survey {
     pub(super) torn: Option<Torn>,
     /// Frames whose records nobody knows, and which a start would replay.
     pub(super) lost_frames: u64,
+    /// Records may be missing of which nobody knows how many frames they were in.
+    is_short: bool,
     expected: u64,
     next_position: u64,
+    /// Where the last frame ends.
+    end: u64,
 }
 
-/// The end of the log, unless an intact frame behind it knows that it was durable.
+/// A place without a frame, and others behind it.
 #[derive(Clone, Copy, Debug)]
 struct Break {
     offset: u64,
-    expected: u64,
-    end: u64,
     why: &'static str,
-    /// What was counted before it.
-    log: LogFigures,
 }
 
 /// Where a segment stands in the log.
@@ -87,8 +89,8 @@ struct Standing {
 impl Survey {
     pub(super) fn of(root: &Path) -> Result<Self, StoreError> {
         let mut findings = Findings::default();
-        let folder = Folder::open(root, &mut findings)?;
-        let (index, mut is_whole) = inspect(&folder, &mut findings);
+        let mut folder = Folder::open(root, &mut findings)?;
+        let (index, mut is_whole) = inspect(&mut folder, &mut findings);
         let meta = index.meta.unwrap_or_default();
         if is_whole && let Some(why) = lost_its_end(&folder.segments, meta.upto) {
             folder.tell_index(&mut findings, "all that it held", &why);
@@ -107,11 +109,28 @@ impl Survey {
             log: LogFigures::default(),
             torn: None,
             lost_frames: 0,
+            is_short: false,
             expected: 0,
             next_position: 0,
+            end: 0,
         };
+        survey.is_short = survey.folder.lacks_segments;
+        let before = survey.findings.count;
         survey.go_through();
+        let is_log_sound = survey.findings.count == before && !survey.is_short;
+        if !is_log_sound {
+            survey.findings.make_nothing_anew(&survey.folder.index_path);
+        }
         Ok(survey)
+    }
+
+    /// Whether all is known that happened to what lives.
+    pub(super) fn is_certain(&self) -> bool {
+        let is_told = match self.trust {
+            Trust::Index => true,
+            Trust::Log => self.folder.log_is_whole(),
+        };
+        is_told && self.lost_frames == 0 && !self.is_short
     }
 
     /// Frames up to this one are in the index.
@@ -158,6 +177,9 @@ impl Survey {
             Trust::Log => first >= expected,
             Trust::Index => first == expected,
         };
+        if self.trust == Trust::Log && standing.number > 0 && first != expected {
+            self.is_short = true;
+        }
         if !is_continued {
             let why = format!(
                 "it begins with frame {first}, and frame {} should come here",
@@ -171,108 +193,91 @@ impl Survey {
     }
 
     fn segment(&mut self, segment: &Arc<Segment>, standing: Standing) -> Result<(), StoreError> {
+        if standing.is_last {
+            // A read that fails is told below.
+            self.torn = torn_end(segment, self.meta.upto).unwrap_or_default();
+        }
+        let cut = self.torn.as_ref().map(|torn| (torn.offset, torn.frame));
         let mut scan = Scan::new(segment);
         let mut broken: Option<Break> = None;
         let mut sealed = false;
         while let Some(found) = scan.next()? {
+            if let Some((offset, frame)) = cut
+                && found.offset() >= offset
+            {
+                self.end_break(segment, standing, broken.take(), frame);
+                self.expected = frame;
+                break;
+            }
             match found {
                 Found::Frame(frame) | Found::Seal(frame) if sealed => {
                     // A power cut may leave these; the next frame is written over the seal.
-                    if standing.is_last && self.was_durable(&frame, self.expected) {
+                    if standing.is_last && knows_durable(&frame.head, self.expected) {
                         let why = format!("frame {} stands behind the end", frame.head.number);
                         let holds = "the end of the log";
                         self.findings.log(&segment.path, frame.offset, holds, why);
                     }
                 }
                 Found::Frame(frame) | Found::Seal(frame) => {
-                    self.end_break(segment, standing, &mut broken, &frame);
+                    self.end_break(segment, standing, broken.take(), frame.head.number);
                     if frame.head.seal {
                         sealed = true;
-                        self.check_number(segment, standing, &frame, broken.is_some());
+                        self.check_number(segment, standing, &frame);
                     } else {
-                        self.frame(&mut scan, standing, &frame, &mut broken)?;
+                        self.frame(&mut scan, standing, &frame)?;
                     }
                 }
-                Found::Gap { from, to, why } => {
-                    broken.get_or_insert(Break {
-                        offset: from,
-                        expected: self.expected,
-                        end: to,
-                        why,
-                        log: self.log,
-                    });
+                Found::Gap { from, why } => broken = Some(Break { offset: from, why }),
+                Found::End { offset, why, .. } => {
+                    self.end = offset;
+                    if !standing.is_last && !sealed {
+                        // The next segment says how many frames these were.
+                        let holds = format!("frame {}, or the seal of the segment", self.expected);
+                        self.findings.log(&segment.path, offset, holds, why);
+                    }
                 }
-                Found::End {
-                    offset,
-                    traces,
-                    why,
-                } => self.end(
-                    segment,
-                    standing,
-                    sealed,
-                    broken.take(),
-                    offset,
-                    traces,
-                    why,
-                ),
             }
         }
         Ok(())
     }
 
-    fn was_durable(&self, behind: &Placed, expected: u64) -> bool {
-        behind.head.number >= expected && behind.head.durable >= expected
-    }
-
-    /// An intact frame follows a place that is none: is that damage, or still a torn end?
+    /// A frame with this number follows a place that is none.
     fn end_break(
         &mut self,
         segment: &Segment,
         standing: Standing,
-        broken: &mut Option<Break>,
-        behind: &Placed,
+        broken: Option<Break>,
+        behind: u64,
     ) {
-        let Some(found) = *broken else {
+        let Some(Break { offset, why }) = broken else {
             return;
         };
-        if standing.is_last && !self.was_durable(behind, found.expected) {
-            let end = behind.end();
-            *broken = Some(Break { end, ..found });
-            return;
-        }
-        *broken = None;
-        let last = behind.head.number.saturating_sub(1).max(found.expected);
-        let holds = if last > found.expected {
-            format!("frames {} to {last}", found.expected)
+        let first = self.expected;
+        let last = behind.saturating_sub(1).max(first);
+        let holds = if last > first {
+            format!("frames {first} to {last}")
         } else {
-            format!("frame {}", found.expected)
+            format!("frame {first}")
         };
-        self.findings
-            .log(&segment.path, found.offset, holds, found.why);
+        self.findings.log(&segment.path, offset, holds, why);
         if standing.is_walked {
-            self.lost_frames += last + 1 - found.expected;
+            self.lost_frames += last + 1 - first;
         }
-        self.expected = self.expected.max(behind.head.number);
+        self.expected = first.max(behind);
     }
 
-    /// Whether this frame may stand here. Behind a break nobody knows.
-    fn check_number(
-        &mut self,
-        segment: &Segment,
-        standing: Standing,
-        frame: &Placed,
-        is_broken: bool,
-    ) -> bool {
+    /// Whether this frame may stand here.
+    fn check_number(&mut self, segment: &Segment, standing: Standing, frame: &Placed) -> bool {
         let (number, expected) = (frame.head.number, self.expected);
-        let may_skip = is_broken || segment.header.weight.is_some();
+        let may_skip = segment.header.weight.is_some();
         if number == expected || (may_skip && number > expected) {
             return true;
         }
         let why = format!("frame {expected} should come here");
         let holds = format!("frame {number}");
         self.findings.log(&segment.path, frame.offset, holds, why);
-        if standing.is_walked && number > expected {
-            self.lost_frames += number - expected;
+        if standing.is_walked {
+            self.lost_frames += number.saturating_sub(expected).max(1);
         }
         number > expected
     }
@@ -282,46 +287,25 @@ impl Survey {
         scan: &mut Scan,
         standing: Standing,
         frame: &Placed,
-        broken: &mut Option<Break>,
     ) -> Result<(), StoreError> {
         let segment = Arc::clone(&scan.segment);
         let (offset, head) = (frame.offset, frame.head);
-        let holds = format!("frame {}", head.number);
-        if !self.check_number(&segment, standing, frame, broken.is_some()) {
+        if !self.check_number(&segment, standing, frame) {
             return Ok(());
         }
+        self.expected = head.number.saturating_add(1);
         if head.first < self.next_position || head.next < head.first {
+            let holds = format!("frame {}", head.number);
             let why = "its positions do not come after those before";
             self.findings.log(&segment.path, offset, holds, why);
+            self.lost_frames += u64::from(standing.is_walked);
             return Ok(());
         }
-        let before = self.log;
-        self.expected = head.number.saturating_add(1);
         self.next_position = head.next;
         self.log.frames += 1;
         self.note_anchor(standing.number, frame);
         self.records(scan, standing, frame)?;
-        let bad = self.messages(scan, frame)?;
-        let Some(why) = bad.first().map(|(_, _, why)| *why) else {
-            return Ok(());
-        };
-        if standing.is_last {
-            // Perhaps the frame was never written whole, or follows one that was not.
-            let found = broken.get_or_insert(Break {
-                offset,
-                expected: head.number,
-                end: 0,
-                why,
-                log: before,
-            });
-            found.end = found.end.max(frame.end());
-            return Ok(());
-        }
-        for (at, position, why) in bad {
-            let holds = format!("message {position} in frame {}", head.number);
-            self.findings.log(&segment.path, at, holds, why);
-        }
-        Ok(())
+        self.messages(scan, frame)
     }
 
     fn note_anchor(&mut self, segment: usize, frame: &Placed) {
@@ -376,13 +360,8 @@ impl Survey {
         self.changes.apply(record);
     }
 
-    /// Looks at all messages of a frame; answers those that are not what was written.
-    fn messages(
-        &mut self,
-        scan: &mut Scan,
-        frame: &Placed,
-    ) -> Result<Vec<(u64, u64, &'static str)>, StoreError> {
-        let mut bad = Vec::new();
+    /// Looks at all messages of a frame.
+    fn messages(&mut self, scan: &mut Scan, frame: &Placed) -> Result<(), StoreError> {
         let bodies = std::mem::take(&mut scan.bodies);
         for body in &bodies {
             let position = body.position.0;
@@ -391,68 +370,30 @@ impl Survey {
                     self.log.messages += 1;
                     self.readable.insert(position);
                 }
-                Err(why) => bad.push((frame.offset + body.offset as u64, position, why)),
+                Err(why) => {
+                    let holds = format!("message {position} in frame {}", frame.head.number);
+                    let at = frame.offset + body.offset as u64;
+                    self.findings.log(&scan.segment.path, at, holds, why);
+                }
             }
         }
         scan.bodies = bodies;
-        Ok(bad)
-    }
-
-    /// No intact frame follows.
-    #[expect(clippy::too_many_arguments, reason = "what was found, and where")]
-    fn end(
-        &mut self,
-        segment: &Segment,
-        standing: Standing,
-        sealed: bool,
-        broken: Option<Break>,
-        offset: u64,
-        traces: u64,
-        why: &'static str,
-    ) {
-        let path = &segment.path;
-        if !standing.is_last {
-            if let Some(found) = broken {
-                let holds = format!("frames from {} on", found.expected);
-                self.findings.log(path, found.offset, holds, found.why);
-            }
-            if !sealed {
-                let holds = format!("frame {}, or the seal of the segment", self.expected);
-                self.findings.log(path, offset, holds, why);
-                // The next segment says how many frames these were.
-            }
-            return;
-        }
-        let end = broken.map_or(traces, |found| traces.max(found.end));
-        let (offset, frame) = broken.map_or((offset, self.expected), |b| (b.offset, b.expected));
-        if let Some(found) = broken {
-            // A start cuts what comes behind it, whole frames too.
-            self.log = found.log;
-        }
-        if end > offset {
-            self.torn = Some(Torn {
-                path: path.clone(),
-                offset,
-                bytes: end - offset,
-                frame,
-            });
-            self.expected = frame;
-        }
+        Ok(())
     }
 
     /// Whether the log reaches as far as the index knows.
     fn check_end(&mut self) {
         let last = self.expected.saturating_sub(1);
-        if self.trust == Trust::Index && last < self.meta.upto {
+        if last < self.meta.upto {
             let path = self.folder.segments.last();
             let path = path.map_or_else(|| self.folder.log.clone(), |last| last.path.clone());
-            let offset = self.torn.as_ref().map_or(0, |torn| torn.offset);
             let why = format!(
                 "the log ends at frame {last}, but the index was at frame {}",
                 self.meta.upto
             );
-            self.findings.log(&path, offset, "the end of the log", why);
-            self.torn = None;
+            self.findings
+                .log(&path, self.end, "the end of the log", why);
+            self.is_short = true;
         }
     }
 }
@@ -470,16 +411,17 @@ fn lost_its_end(segments: &[Arc<Segment>], upto: u64) -> Option<String> {
 }
 
 /// Reads all of the index; and whether it is what was written there.
-fn inspect(folder: &Folder, findings: &mut Findings) -> (Inspected, bool) {
+fn inspect(folder: &mut Folder, findings: &mut Findings) -> (Inspected, bool) {
+    let mut inspected = Inspected::default();
     let Some(index) = &folder.index else {
-        return (Inspected::default(), folder.index_opened);
+        return (inspected, folder.index_opened);
     };
     let mut told = Vec::new();
-    let inspected = index.inspect(&mut |what| told.push(what));
-    let inspected = inspected.unwrap_or_else(|error| {
+    if let Err(error) = index.inspect(&mut inspected, &mut |what| told.push(what)) {
         told.push(format!("what comes behind: {}", reason(&error)));
-        Inspected::default()
-    });
+        // What comes before can be read once more, but sled is not asked again after a panic.
+        folder.reopen_index();
+    }
     let is_whole = told.is_empty();
     for what in told {
         let (holds, why) = what.rsplit_once(": ").unwrap_or((&what, RESTORE));

@@ -1,7 +1,7 @@
 //! `courser verify` and `courser salvage`: a data folder without a broker.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, BufWriter, Write as _},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
@@ -225,7 +225,16 @@ impl Salvage {
         } else {
             let file = File::create_new(&self.to)
                 .with_context(|| format!("cannot make {}", self.to.display()))?;
-            let done = write_all(&folder, &self.to, &file)?;
+            let done = match write_all(&folder, &self.to, &file) {
+                Ok(done) => done,
+                Err(error) => {
+                    // The next try is to find no file; what did come out is kept.
+                    if file.metadata().is_ok_and(|file| file.len() == 0) {
+                        let _ = fs::remove_file(&self.to);
+                    }
+                    return Err(error);
+                }
+            };
             file.sync_all()
                 .with_context(|| format!("cannot sync {}", self.to.display()))?;
             done
@@ -335,6 +344,14 @@ fn summary(done: &Salvaged) -> Vec<String> {
         let (path, at) = (damage.path.display(), at.unwrap_or_default());
         lines.push(format!("  {path}{at}: {}: {}", damage.holds, damage.why));
     }
+    if let Some(torn) = &done.torn {
+        lines.push(format!(
+            "the log has a torn end from byte {} of {} on: what stands there was never confirmed, unless it \
+             rotted since, and is left out",
+            torn.offset,
+            torn.path.display()
+        ));
+    }
     let mut told = |count: u64, what: &str| {
         if count > 0 {
             lines.push(format!("{} {what}", number(count)));
@@ -358,6 +375,13 @@ fn summary(done: &Salvaged) -> Vec<String> {
     );
     if done.index_damaged {
         lines.push("the index could not be used as it is: what lives was told from the log".into());
+    }
+    if done.entries > 0 {
+        lines.push(
+            "before `courser publish --from-salvage`, remove bindings that match the names of other queues, \
+             as # and * do: such a queue would get a copy of what is theirs"
+                .into(),
+        );
     }
     lines
 }

@@ -12,13 +12,20 @@ use std::{
 use anyhow::Context as _;
 use bytes::Bytes;
 use courser_client::{Client, Message, PublishResult, PublisherOptions, wire};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    sync::mpsc,
+    task,
+};
 
 use self::feed::Feed;
 use crate::cli::{
     output::{Format, Output, printable},
     usage, value,
 };
+
+/// Lines that are read ahead of those that are published.
+const LINES_AHEAD: usize = 64;
 
 /// Publish messages to a topic.
 #[derive(Debug, clap::Args)]
@@ -65,7 +72,9 @@ pub(super) struct Publish {
     #[arg(long, conflicts_with_all = ["payload", "id"])]
     lines: bool,
     /// Publish the lines that `courser salvage` wrote to this file, each into its queue, which must be
-    /// there; `-` reads standard input. A line that is refused ends it.
+    /// there; `-` reads standard input. A line that is refused ends it. A message goes to the topic of
+    /// its queue's name, so queues with bindings that match that name too, as `#` and `*` do, get a copy:
+    /// remove such bindings before, and put them back afterwards.
     #[arg(
         long,
         value_name = "FILE",
@@ -97,6 +106,7 @@ impl Publish {
         report: &mut Report,
     ) -> anyhow::Result<()> {
         if let Some(from) = &self.from_salvage {
+            report.is_salvage = true;
             let publisher = client.publisher(self.options()).await?;
             let mut feed = Feed::new(self, client, publisher);
             let read = self.publish_salvaged(from, &mut feed, output, report).await;
@@ -168,18 +178,13 @@ impl Publish {
         report: &mut Report,
     ) -> anyhow::Result<()> {
         let cannot = || format!("cannot read {}", from.display());
-        let path = if from == Path::new("-") {
-            Path::new("/dev/stdin")
-        } else {
-            from
-        };
-        // A file answers at once; the runtime has nothing else to do than to publish what it says.
-        let mut lines = io::BufReader::new(File::open(path).with_context(cannot)?);
-        let (mut number, mut line) = (0, Vec::new());
-        while !feed.stops() && lines.read_until(b'\n', &mut line).with_context(cannot)? > 0 {
+        let mut lines = lines_of(from).with_context(cannot)?;
+        let mut number = 0;
+        while !feed.stops()
+            && let Some(line) = lines.recv().await
+        {
             number += 1;
-            let message = salvaged::message(number, &line)?;
-            line.clear();
+            let message = salvaged::message(number, &line.with_context(cannot)?)?;
             feed.give(number, message, output, report).await?;
         }
         Ok(())
@@ -251,12 +256,36 @@ impl Publish {
     }
 }
 
+/// Reads lines on a thread of its own: who writes into a pipe may take minutes for the next one, and
+/// meanwhile the connection is to be kept up.
+fn lines_of(from: &Path) -> io::Result<mpsc::Receiver<io::Result<Vec<u8>>>> {
+    let file: Box<dyn io::Read + Send> = if from == Path::new("-") {
+        Box::new(io::stdin())
+    } else {
+        Box::new(File::open(from)?)
+    };
+    let (sender, lines) = mpsc::channel(LINES_AHEAD);
+    task::spawn_blocking(move || {
+        for line in io::BufReader::new(file).split(b'\n') {
+            let failed = line.is_err();
+            if sender.blocking_send(line).is_err() || failed {
+                return;
+            }
+        }
+    });
+    Ok(lines)
+}
+
 /// What is told of the messages that were published.
 #[derive(Default)]
 struct Report {
     messages: u64,
     /// How many of them reached no queue.
     unroutable: u64,
+    /// How many of them reached more than one.
+    several: u64,
+    /// They were salvaged: each belongs into one queue.
+    is_salvage: bool,
     first: PublishResult,
     last: PublishResult,
     /// Kept only for the one answer of `json`.
@@ -270,6 +299,7 @@ impl Report {
         }
         self.messages += 1;
         self.unroutable += u64::from(result.queues == 0);
+        self.several += u64::from(result.queues > 1);
         match output.format {
             Format::Table => {}
             Format::Json => self.results.push(result.clone()),
@@ -317,6 +347,13 @@ impl Report {
             };
             output.line(&format!(
                 "{none} reached no queue: bind one to the topic, or use --mandatory"
+            ))?;
+        }
+        if output.format == Format::Table && self.is_salvage && self.several > 0 {
+            let several = value::number(self.several);
+            output.line(&format!(
+                "{several} of them reached more than one queue, where bindings match the name of another \
+                 queue"
             ))?;
         }
         Ok(())

@@ -2,7 +2,9 @@
 
 use std::{
     fs,
+    io::{Read as _, Write as _},
     path::{Path, PathBuf},
+    process::{Command, Stdio},
 };
 
 use serde_json::Value;
@@ -145,4 +147,51 @@ fn a_folder_in_use_or_absent_is_refused() {
     assert!(said.contains("there is no such folder"), "{said}");
     courser(&["salvage", "--data-dir", data_dir]).failed(2);
     courser_in(&[("COURSER_DATA_DIR", "")], &["verify"]).failed(2);
+}
+
+#[test]
+fn a_salvage_that_is_refused_leaves_no_file() {
+    let (broker, folder) = broker();
+    let out = tempfile::tempdir().unwrap();
+    let file = out.path().join("messages.ndjson");
+    let salvage = ["salvage", "--data-dir", flag(folder.path()), "--to"];
+    let salvage = [&salvage[..], &[flag(&file)]].concat();
+    let said = courser(&salvage).failed(1);
+    assert!(said.contains("in use") && !file.exists(), "{said}");
+    drop::<Broker>(broker);
+    courser(&salvage).done();
+    assert!(file.exists());
+}
+
+#[test]
+fn a_line_is_published_before_the_next_one_is_there() {
+    let (broker, _folder) = broker();
+    broker.courser(&["queue", "create", "orders"]).done();
+    broker
+        .courser(&["queue", "create", "audit", "--bind", "#"])
+        .done();
+    let mut publish = Command::new(env!("CARGO_BIN_EXE_courser"))
+        .args(["publish", "--from-salvage", "-", "--output", "ndjson"])
+        .env("COURSER_SERVER", &broker.url)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = publish.stdin.take().unwrap();
+    let line = b"{\"queue\":\"orders\",\"topic\":\"order.created\",\"payload\":\"one\"}\n";
+    stdin.write_all(line).unwrap();
+    let is_there = || broker.stat("orders", "ready") == 1;
+    assert!((0..500).any(|_| is_there()), "it waits for another line");
+    drop(stdin);
+    let mut said = String::new();
+    let mut stdout = publish.stdout.take().unwrap();
+    stdout.read_to_string(&mut said).unwrap();
+    assert!(said.contains("position"), "{said}");
+    assert!(publish.wait().unwrap().success());
+    // The queue that takes everything took what was not its own, and that is said.
+    assert_eq!(broker.stat("audit", "ready"), 1);
+    let said = broker
+        .courser_with(line, &["publish", "--from-salvage", "-"])
+        .done();
+    assert!(said.contains("more than one queue"), "{said}");
 }
