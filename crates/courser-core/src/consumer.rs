@@ -24,19 +24,9 @@ pub(crate) enum Supply {
     Spent,
 }
 
-/// What those may have together, in the last part of the room, whose connections have taken nothing yet:
-/// pulls, whose answers are taken as a whole or not at all, and consumers that begin. Without it, those that
-/// take a message now and then would keep them out for ever. Small beside that part, which is for those that
-/// take.
-const NEW_BYTES_MAX: u64 = 8 * 1024 * 1024;
-
-/// A connection that is slower than this may be cut while a large message is on its way: it is not known
-/// what of a message was taken. Most are small enough for the usual time.
-const PACE_BYTES: u64 = 1024 * 1024;
-
 /// How long a connection may take nothing of this much while others wait for its room.
 pub(crate) fn patience(bytes: u64) -> Duration {
-    limits::UNSENT_TIME_MAX.max(Duration::from_secs(bytes / PACE_BYTES))
+    limits::UNSENT_TIME_MAX.max(Duration::from_secs(bytes / limits::UNSENT_PACE_BYTES))
 }
 
 /// What was handed to the connections of all consumers and is not known to be taken.
@@ -52,7 +42,9 @@ impl Unsent {
     pub(crate) fn supply(&self) -> Supply {
         match self.bytes {
             limits::UNSENT_ALL_BYTES_MAX.. => Supply::Spent,
-            limits::UNSENT_SPARINGLY_BYTES.. if self.new_bytes < NEW_BYTES_MAX => Supply::Sparing,
+            limits::UNSENT_SPARINGLY_BYTES.. if self.new_bytes < limits::UNSENT_NEW_BYTES_MAX => {
+                Supply::Sparing
+            }
             limits::UNSENT_SPARINGLY_BYTES.. => Supply::Reserved,
             limits::UNSENT_FREELY_BYTES.. => Supply::Shared,
             _ => Supply::Free,

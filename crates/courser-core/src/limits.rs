@@ -94,12 +94,13 @@ pub const DUE_CLEARED_AT: usize = 1_024;
 /// Deliveries handed to one consumer before the next one has its turn.
 pub const DELIVERY_QUANTUM: usize = 64;
 /// Bytes handed to a consumer's connection and not yet taken by it: a client that stops reading holds
-/// no more than this in memory, or one message.
-pub const UNSENT_BYTES_MAX: u64 = 1024 * 1024;
+/// no more than this in memory, or one message. What waits for its sync counts too, so this is also what one
+/// consumer gets for each sync under load.
+pub const UNSENT_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Deliveries handed to a consumer's connection and not yet taken by it.
 pub const UNSENT_MESSAGES_MAX: u64 = 4_096;
 /// Bytes handed to the connections of all consumers and not yet taken by them, up to which each consumer has
-/// all of its own bound: 32 that stop reading.
+/// all of its own bound: eight that stop reading.
 pub const UNSENT_FREELY_BYTES: u64 = 32 * 1024 * 1024;
 /// The bound of each consumer beyond that: a message, or several small ones, so that those that take go on.
 pub const UNSENT_SHARE_BYTES: u64 = 16 * 1024;
@@ -108,6 +109,14 @@ pub const UNSENT_SHARE_BYTES: u64 = 16 * 1024;
 pub const UNSENT_SPARINGLY_BYTES: u64 = 96 * 1024 * 1024;
 /// Bytes of all beyond which nobody is handed anything; the message that reaches it may go beyond.
 pub const UNSENT_ALL_BYTES_MAX: u64 = 128 * 1024 * 1024;
+/// What those may have together, in the last part of the room, whose connections have taken nothing yet:
+/// pulls, whose answers are taken as a whole or not at all, and consumers that begin. Without it, those that
+/// take a message now and then would keep them out for ever. Small beside that part, which is for those that
+/// take.
+pub const UNSENT_NEW_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// A connection that is slower than this many bytes a second may be cut while a large message is on its way:
+/// it is not known what of a message was taken. Most are small enough for the usual time.
+pub const UNSENT_PACE_BYTES: u64 = 1024 * 1024;
 /// How long a connection may take nothing of what it was handed while others wait for its room.
 pub const UNSENT_TIME_MAX: Duration = Duration::from_secs(10);
 /// How often it is looked for such connections while there is need.

@@ -168,9 +168,6 @@ impl Engine {
     /// Passes on what became true and what is to be said.
     fn submit(&mut self, mut turn: Turn, now: Timestamp) {
         let drained = self.broker.drain_records();
-        for consumer in self.broker.drain_ended() {
-            self.end_outlet(consumer, Ended::QueueDeleted, &mut turn);
-        }
         turn.records = drained.records;
         turn.sync |= drained.sync;
         turn.next_position = self.broker.next_position();

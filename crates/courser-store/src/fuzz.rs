@@ -108,7 +108,9 @@ pub fn write_frame(group: &Group, next: u64, at: At) -> Vec<u8> {
     let mut builder = Builder::default();
     assert!(builder.encode(group, next), "it fits into a frame");
     builder.finish(at.place());
-    [builder.front, builder.bodies].concat()
+    let mut out = Vec::new();
+    builder.put_into(&group.messages, &mut out);
+    out
 }
 
 /// What stands behind the last frame of a segment.

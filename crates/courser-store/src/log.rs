@@ -1,7 +1,7 @@
 //! The log: every group in one frame, in files that are written from front to back.
 //!
 //! ```text
-//!   commit --> Writer --> active segment          append.rs
+//!   commit --> Writer --> active segment          append.rs, active.rs
 //!                |  full: seal, sync, next
 //!                v
 //!   reclaim: spares (ahead of the writer), dead segments, rewriting     spares.rs, rewrite.rs
@@ -13,6 +13,7 @@
 //! moment, then hold a segment for themselves: its file may be replaced or recycled under them, and
 //! then what they read does not carry its life.
 
+mod active;
 mod append;
 pub(crate) mod frame;
 mod load;

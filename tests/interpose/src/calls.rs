@@ -78,6 +78,9 @@ fn write_file(
     written as isize
 }
 
+/// What goes past the page cache goes in sectors.
+const SECTOR: usize = 512;
+
 /// Writes half of the first buffer, and says how much that was.
 fn half(fd: c_int, at: i64, data: &[&[u8]], moves: bool) -> i64 {
     let first = data
@@ -85,7 +88,13 @@ fn half(fd: c_int, at: i64, data: &[&[u8]], moves: bool) -> i64 {
         .find(|part| !part.is_empty())
         .copied()
         .unwrap_or_default();
-    let length = first.len().div_ceil(2);
+    let half = first.len().div_ceil(2);
+    let is_direct = call!(SYS_fcntl, fd, libc::F_GETFL) & i64::from(libc::O_DIRECT) != 0;
+    let length = if is_direct {
+        half.next_multiple_of(SECTOR)
+    } else {
+        half
+    };
     let written = call!(SYS_pwrite64, fd, first.as_ptr(), length, at);
     if moves && written > 0 {
         call!(SYS_lseek, fd, at + written, libc::SEEK_SET);

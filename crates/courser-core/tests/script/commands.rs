@@ -8,7 +8,6 @@ use courser_core::{
     error::QueueError,
     id::{ConsumerId, LeaseId, Seq},
     lease::{DeadLetterReason, Nack, Settlement, Verdict},
-    limits,
     message::NewMessage,
     name::Pattern,
     options::{Durability, QueueOptions},
@@ -253,7 +252,7 @@ impl World {
             lease: words.duration("lease"),
             auto_ack: words.has("auto_ack"),
             limit: words.number("limit"),
-            window_bytes: words.number("window").unwrap_or(limits::UNSENT_BYTES_MAX),
+            window_bytes: words.number("window").unwrap_or(1024 * 1024),
         };
         answer(self.broker.subscribe(queue, options), |id| {
             let leases = self.clients.remove(&name).map(|client| client.leases);

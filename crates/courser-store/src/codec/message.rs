@@ -22,8 +22,8 @@ const HEADERS: u8 = 2;
 const ATTRIBUTES: u8 = 4;
 const FLAGS: u8 = 8;
 
-pub(crate) fn put(out: &mut Vec<u8>, message: &Message) {
-    out.reserve(message.payload.len() + 64);
+/// Everything that stands before the payload.
+pub(crate) fn put_head(out: &mut Vec<u8>, message: &Message) {
     let start = out.len();
     let mut flags = 0;
     out.push(0);
@@ -50,8 +50,14 @@ pub(crate) fn put(out: &mut Vec<u8>, message: &Message) {
             put_bytes(out, field.as_bytes());
         }
     }
-    out.extend_from_slice(&message.payload);
     out[start] = flags;
+}
+
+/// The whole message.
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) fn put(out: &mut Vec<u8>, message: &Message) {
+    put_head(out, message);
+    out.extend_from_slice(&message.payload);
 }
 
 /// `payload` makes the payload from its range in `body`: a copy, or a slice of a shared buffer.

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, IoSlice},
+    io,
     os::unix::fs::FileExt,
     sync::{Arc, atomic::Ordering},
 };
@@ -11,6 +11,7 @@ use courser_core::record::Group;
 
 use super::{
     Log,
+    active::{Active, Blocks},
     frame::{self, Builder},
     segment::{self, Segment, SegmentHeader},
     sync_folder,
@@ -33,20 +34,7 @@ pub(crate) struct Writer {
     /// Bytes of frames since the start.
     appended: u64,
     builder: Builder,
-}
-
-/// The segment that is being written.
-pub(crate) struct Active {
-    pub(crate) segment: Arc<Segment>,
-    /// Where the next frame goes. After a start a seal may stand there: it is overwritten.
-    pub(crate) offset: u64,
-}
-
-impl Active {
-    /// Whether its blocks were written before, so that a sync has no metadata to write.
-    fn is_prepared(&self, segment_bytes: u64) -> bool {
-        self.segment.length() >= segment_bytes
-    }
+    blocks: Blocks,
 }
 
 impl Log {
@@ -70,13 +58,16 @@ impl Log {
             return Err(StoreError::io("write", &self.folder, error));
         }
         let total = writer.builder.total();
-        let active = self.make_room(writer, total)?;
-        let (segment, offset) = (Arc::clone(&active.segment), active.offset);
-        active.offset += total;
+        self.make_room(writer, total)?;
         let number = writer.next_frame;
+        let active = writer.active.as_mut().expect("there is room in it");
+        let (segment, offset) = (Arc::clone(&active.segment), active.offset);
         let builder = &mut writer.builder;
         builder.finish(segment.place(number, self.durable(), writer.epoch));
-        write_both(&segment.file, &builder.front, &builder.bodies, offset)
+        active
+            .write(total, &mut writer.blocks, |out| {
+                builder.put_into(&group.messages, out);
+            })
             .map_err(|error| segment.io("write", error))?;
         if sync {
             segment
@@ -141,11 +132,7 @@ impl Log {
     }
 
     /// The active segment, with room for a frame and a seal behind it.
-    fn make_room<'a>(
-        &self,
-        writer: &'a mut Writer,
-        total: u64,
-    ) -> Result<&'a mut Active, StoreError> {
+    fn make_room(&self, writer: &mut Writer, total: u64) -> Result<(), StoreError> {
         let fits = writer.active.as_ref().is_some_and(|active| {
             let capacity = self.segment_bytes.max(active.segment.length());
             let is_best = active.is_prepared(self.segment_bytes) || self.spares.lock().count() == 0;
@@ -158,17 +145,17 @@ impl Log {
             self.finish_active(writer)?;
             let segment = self.start_segment(writer, total)?;
             self.segments.write().push(Arc::clone(&segment));
-            writer.active = Some(Active {
-                segment,
-                offset: segment::HEADER,
-            });
+            writer.active = Some(Active::start(segment));
         }
-        Ok(writer.active.as_mut().expect("a segment was just started"))
+        Ok(())
     }
 
     /// Seals and syncs the active segment: of all segments, only the last may end in a torn frame.
     fn finish_active(&self, writer: &Writer) -> Result<(), StoreError> {
-        let Some(Active { segment, offset }) = &writer.active else {
+        let Some(Active {
+            segment, offset, ..
+        }) = &writer.active
+        else {
             return Ok(());
         };
         let place = segment.place(writer.next_frame, self.durable(), writer.epoch);
@@ -223,27 +210,4 @@ impl Log {
         };
         Ok(Arc::new(Segment::new(path, file, header, length)))
     }
-}
-
-/// Writes two buffers as one.
-pub(crate) fn write_both(
-    file: &File,
-    mut first: &[u8],
-    mut second: &[u8],
-    mut offset: u64,
-) -> io::Result<()> {
-    while !first.is_empty() || !second.is_empty() {
-        let buffers = [IoSlice::new(first), IoSlice::new(second)];
-        let written = match rustix::io::pwritev(file, &buffers, offset) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => written,
-            Err(rustix::io::Errno::INTR) => continue,
-            Err(error) => return Err(error.into()),
-        };
-        offset += written as u64;
-        let of_first = written.min(first.len());
-        first = &first[of_first..];
-        second = &second[written - of_first..];
-    }
-    Ok(())
 }

@@ -24,10 +24,11 @@
 //!
 //! Every byte is under exactly one checksum, and a single body can be read and checked alone.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use courser_core::{
     id::Position,
+    message::Message,
     record::{Group, Record},
 };
 
@@ -151,13 +152,19 @@ impl Head {
     }
 }
 
-/// A frame being made, in two buffers that are used again and again.
+/// A frame being made, in buffers that are used again and again. Payloads are not in them: they are
+/// copied once, when the frame is put together.
 #[derive(Default)]
 pub(crate) struct Builder {
     /// Header and meta part.
-    pub(crate) front: Vec<u8>,
-    /// Bodies and padding.
-    pub(crate) bodies: Vec<u8>,
+    front: Vec<u8>,
+    /// Bodies; of the messages of a group what stands before the payload.
+    bodies: Vec<u8>,
+    /// Where the part of each message of the group ends in `bodies`; none for bodies that are whole.
+    ends: Vec<usize>,
+    /// Bytes of all bodies, payloads included.
+    body_bytes: usize,
+    padding: usize,
     first: u64,
     next: u64,
     last: u64,
@@ -177,7 +184,9 @@ impl Builder {
             buffer.clear();
             buffer.shrink_to(BUFFER_KEPT);
         }
+        self.ends.clear();
         self.front.resize(HEADER, 0);
+        (self.body_bytes, self.padding) = (0, 0);
         (self.first, self.next, self.last) = (next, next, next);
         (self.messages, self.records) = (0, 0);
     }
@@ -187,8 +196,12 @@ impl Builder {
         self.start(next);
         for message in &group.messages {
             let start = self.bodies.len();
-            codec::message::put(&mut self.bodies, message);
-            self.put_row(message.position.0, start);
+            codec::message::put_head(&mut self.bodies, message);
+            self.ends.push(self.bodies.len());
+            let head = &self.bodies[start..];
+            let checksum = crc32c::crc32c_append(crc32c::crc32c(head), &message.payload);
+            let length = head.len() + message.payload.len();
+            self.put_row(message.position.0, length, checksum);
         }
         self.next = self.next.max(group.next_position.0);
         codec::record::put_all(&mut self.front, &group.records);
@@ -198,21 +211,19 @@ impl Builder {
 
     /// Adds a body that is encoded already. Positions ascend.
     pub(crate) fn put_body(&mut self, position: Position, body: &[u8]) {
-        let start = self.bodies.len();
         self.bodies.extend_from_slice(body);
-        self.put_row(position.0, start);
+        self.put_row(position.0, body.len(), crc32c::crc32c(body));
     }
 
-    fn put_row(&mut self, position: u64, start: usize) {
-        let body = &self.bodies[start..];
+    fn put_row(&mut self, position: u64, length: usize, checksum: u32) {
         if self.messages == 0 {
             self.first = position;
             self.last = position;
         }
         put_varint(&mut self.front, position.saturating_sub(self.last));
-        put_varint(&mut self.front, body.len() as u64);
-        self.front
-            .extend_from_slice(&crc32c::crc32c(body).to_le_bytes());
+        put_varint(&mut self.front, length as u64);
+        self.front.extend_from_slice(&checksum.to_le_bytes());
+        self.body_bytes += length;
         self.last = position;
         self.next = self.next.max(position.saturating_add(1));
         self.messages += 1;
@@ -223,14 +234,31 @@ impl Builder {
         if self.messages == 0 {
             self.first = self.next;
         }
-        let total = self.front.len() + self.bodies.len();
+        let total = self.front.len() + self.body_bytes;
         let padded = total.next_multiple_of(ALIGN as usize);
-        self.bodies.resize(self.bodies.len() + padded - total, 0);
+        self.padding = padded - total;
         padded <= TOTAL_MAX
     }
 
     pub(crate) fn total(&self) -> u64 {
-        (self.front.len() + self.bodies.len()) as u64
+        (self.front.len() + self.body_bytes + self.padding) as u64
+    }
+
+    /// Puts the frame together, behind what is in `out`. `messages` are those of the group that was
+    /// encoded; none for bodies that were put in as a whole.
+    pub(crate) fn put_into(&self, messages: &[Arc<Message>], out: &mut Vec<u8>) {
+        out.reserve(self.total() as usize);
+        out.extend_from_slice(&self.front);
+        if self.ends.is_empty() {
+            out.extend_from_slice(&self.bodies);
+        }
+        let mut start = 0;
+        for (end, message) in self.ends.iter().zip(messages) {
+            out.extend_from_slice(&self.bodies[start..*end]);
+            out.extend_from_slice(&message.payload);
+            start = *end;
+        }
+        out.resize(out.len() + self.padding, 0);
     }
 
     pub(crate) fn first(&self) -> u64 {
@@ -241,7 +269,7 @@ impl Builder {
         self.next
     }
 
-    /// Says where the frame stands. After that the buffers are what is written.
+    /// Says where the frame stands. After that it can be put together.
     pub(crate) fn finish(&mut self, place: Place) {
         let head = Head {
             seal: false,

@@ -17,7 +17,7 @@ use courser_core::record::Record;
 
 use super::{
     Log,
-    append::Active,
+    active::Active,
     frame::{self, Body, Head},
     segment::{self, Segment},
     window::Window,
@@ -177,10 +177,7 @@ impl Walk<'_> {
             }
         }
         segment.set_complete();
-        Ok(Active {
-            segment: Arc::clone(segment),
-            offset,
-        })
+        Active::resume(Arc::clone(segment), offset)
     }
 
     /// Looks at the frame at an offset, down to the checksums of its bodies.

@@ -20,7 +20,6 @@ use courser_core::id::Position;
 
 use super::{
     Log,
-    append::write_both,
     frame::{self, Builder},
     load::{Scratch, head_at, read_table},
     segment::{self, Segment, SegmentHeader},
@@ -103,6 +102,7 @@ fn copy_frames(
 ) -> Result<u64, StoreError> {
     let io = |error| StoreError::io("write", path, error);
     let (mut scratch, mut builder) = (Scratch::default(), Builder::default());
+    let mut bytes = Vec::new();
     let (mut from, mut to) = (segment::HEADER, segment::HEADER);
     let (mut rest, mut synced) = (live, to);
     loop {
@@ -128,7 +128,9 @@ fn copy_frames(
             }
             builder.pad();
             builder.finish(place);
-            write_both(file, &builder.front, &builder.bodies, to).map_err(io)?;
+            bytes.clear();
+            builder.put_into(&[], &mut bytes);
+            file.write_all_at(&bytes, to).map_err(io)?;
             to += builder.total();
             if to - synced >= SYNC_BYTES {
                 file.sync_data().map_err(io)?;

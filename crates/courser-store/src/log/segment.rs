@@ -243,6 +243,11 @@ impl Segment {
         self.length.store(length, Ordering::Release);
     }
 
+    /// The file has at least so many bytes.
+    pub(crate) fn grow(&self, length: u64) {
+        self.length.fetch_max(length, Ordering::AcqRel);
+    }
+
     /// Where the last frame ends, as far as is known.
     pub(crate) fn end(&self) -> u64 {
         self.end.load(Ordering::Acquire)
@@ -267,7 +272,7 @@ impl Segment {
             anchors.list.push(Anchor { first, offset });
         }
         drop(anchors);
-        self.length.fetch_max(end, Ordering::AcqRel);
+        self.grow(end);
         self.end.store(end, Ordering::Release);
     }
 
