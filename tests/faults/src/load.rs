@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    ops::Range,
     time::Duration,
 };
 
@@ -34,6 +35,9 @@ const LOAD_MAX: Duration = Duration::from_secs(120);
 /// Settled leases that may be settled once more.
 const SETTLED_KEPT: usize = 64;
 
+/// So large that a group with it goes to the disk past the page cache.
+const DIRECT_BYTES: Range<u64> = 64_000..130_000;
+
 /// What kind of load.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Load {
@@ -44,6 +48,8 @@ pub(crate) struct Load {
     pub(crate) batch_max: u64,
     /// Bytes of a payload.
     pub(crate) bytes: (u64, u64),
+    /// Of a hundred payloads, how many have [`DIRECT_BYTES`].
+    pub(crate) direct: u64,
     /// Milliseconds between two requests of a producer at most.
     pub(crate) pause_max: u64,
     /// Of a hundred deliveries, how many are nacked, released, dead-lettered and kept.
@@ -59,6 +65,7 @@ impl Load {
         requests: 60,
         batch_max: 6,
         bytes: (8, 3000),
+        direct: 5,
         pause_max: 4,
         nack: 6,
         release: 3,
@@ -71,6 +78,7 @@ impl Load {
         requests: 100,
         batch_max: 2,
         bytes: (100_000, 300_000),
+        direct: 0,
         pause_max: 0,
         nack: 0,
         release: 0,
@@ -206,6 +214,15 @@ async fn produce(
     }
 }
 
+fn payload_bytes(load: &Load, random: &mut Random) -> usize {
+    let range = if random.percent(load.direct) {
+        DIRECT_BYTES
+    } else {
+        load.bytes.0..load.bytes.1
+    };
+    random.within(range) as usize
+}
+
 fn request(
     producer: u32,
     first: u32,
@@ -216,8 +233,7 @@ fn request(
     let messages = (first..first + count)
         .map(|number| Message {
             topic: format!("load.{producer}"),
-            payload: Letter { producer, number }
-                .write(random.within(load.bytes.0..load.bytes.1) as usize),
+            payload: Letter { producer, number }.write(payload_bytes(load, random)),
             ..Default::default()
         })
         .collect();
