@@ -237,8 +237,8 @@ impl Times {
     pub(crate) fn full() -> Self {
         Self {
             warm_up: Duration::from_secs(2),
-            run: Duration::from_secs(12),
-            fill: Duration::from_secs(60),
+            run: Duration::from_secs(8),
+            fill: Duration::from_secs(45),
             backlog: [10 << 30, 1 << 30],
             disk: Duration::from_secs(4),
         }

@@ -34,7 +34,7 @@ pub(crate) const FREE_SHARE: u64 = 20;
 pub(crate) const PEEKS_AT_ONCE: usize = 4;
 /// Bytes of the latest messages kept in memory for consumers that keep up; others are read from the
 /// log.
-pub(crate) const RECENT_BYTES_MAX: usize = 48 * 1024 * 1024;
+pub(crate) const RECENT_BYTES_MAX: usize = 96 * 1024 * 1024;
 /// The latest messages kept in memory, however small.
 pub(crate) const RECENT_MESSAGES_MAX: usize = 262_144;
 /// Bytes of messages in one request to the loader.
