@@ -12,6 +12,10 @@ use crate::{
 const HEAD: &str = include_str!("page/head.md");
 const PAGE: &str = "performance-side-by-side.md";
 const PICTURES: &str = "pictures";
+/// The page that gets the overview, between these two lines.
+const OVERVIEW: &str = "performance.md";
+const BEGIN: &str = "<!-- written by bench/run: begin -->\n";
+const END: &str = "<!-- written by bench/run: end -->";
 
 pub(crate) fn write(results: &Results, docs: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(docs.join(PICTURES))?;
@@ -29,6 +33,51 @@ pub(crate) fn write(results: &Results, docs: &Path) -> anyhow::Result<()> {
     }
     fs::write(docs.join(PAGE), page)?;
     println!("wrote {}", docs.join(PAGE).display());
+    let overview = overview(results);
+    println!("\n{overview}");
+    put_overview(&docs.join(OVERVIEW), &overview)
+}
+
+/// The first measure of every scenario, and what was wanted of Courser.
+fn overview(results: &Results) -> String {
+    let mut text = String::from("| medians |");
+    for system in SystemId::ALL {
+        let _ = write!(text, " {} |", system.title());
+    }
+    let _ = writeln!(text, "\n|---|{}", "---:|".repeat(SystemId::ALL.len()));
+    let mut judged = String::from("| scenario | wanted of Courser | seen | |\n|---|---|---:|---|\n");
+    for scenario in scenario::all(&Times::full()) {
+        let first = scenario.measures[0];
+        if results.summary(scenario.name, SystemId::Courser, first).is_none() {
+            continue;
+        }
+        let _ = write!(text, "| `{}`: {} |", scenario.name, first.title());
+        for system in SystemId::ALL {
+            let summary = results.summary(scenario.name, system, first);
+            let median = summary.map_or_else(String::new, |summary| figure(summary.median));
+            let _ = write!(text, " {median} |");
+        }
+        text.push('\n');
+        for judged_one in scenario.wanted.iter().filter_map(|wanted| judge(results, &scenario, *wanted)) {
+            let Judged { text, seen, verdict } = judged_one;
+            let _ = writeln!(judged, "| `{}` | {text} | {seen} | {verdict} |", scenario.name);
+        }
+    }
+    text.push('\n');
+    text + &judged
+}
+
+/// Puts the overview into its page, if the page is there and has a place for it.
+fn put_overview(path: &Path, overview: &str) -> anyhow::Result<()> {
+    let Ok(page) = fs::read_to_string(path) else {
+        return Ok(());
+    };
+    if let Some((before, rest)) = page.split_once(BEGIN)
+        && let Some((_, after)) = rest.split_once(END)
+    {
+        fs::write(path, format!("{before}{BEGIN}{overview}{END}{after}"))?;
+        println!("wrote {}", path.display());
+    }
     Ok(())
 }
 

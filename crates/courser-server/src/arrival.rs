@@ -1,5 +1,9 @@
 //! Requests that have not arrived whole. What has come of them is kept until the rest comes, on each
 //! stream of each connection: so it may take only so long, and all of it together only so many bytes.
+//!
+//! What comes is handed on in pieces of one request each, its prefix by itself. tonic gathers pieces in a
+//! buffer, and makes room for a whole request when it has seen its prefix: what it has by then is moved, and
+//! what it gets beyond the request makes the buffer grow. In such pieces each byte is copied once.
 
 use std::{
     future::Future as _,
@@ -86,6 +90,10 @@ impl<S: Service<http::Request<Body>>> Service<http::Request<Body>> for Watched<S
 /// The body of a request, or of all requests of a stream.
 pub(crate) struct Arriving<B> {
     body: B,
+    /// What has come and was not handed on.
+    rest: Bytes,
+    /// Where in a request `rest` begins.
+    given: Partial,
     partial: Partial,
     held: Held,
     /// Runs while we wait for the rest of a request.
@@ -96,6 +104,8 @@ impl<B> Arriving<B> {
     pub(crate) fn new(body: B, arrivals: Arrivals) -> Self {
         Self {
             body,
+            rest: Bytes::new(),
+            given: Partial::default(),
             partial: Partial::default(),
             held: Held { arrivals, bytes: 0 },
             deadline: None,
@@ -107,6 +117,15 @@ impl<B> Arriving<B> {
             self.deadline = None;
         }
         self.held.hold(self.partial.come)
+    }
+
+    /// The next piece of what has come.
+    fn piece(&mut self) -> Frame<Bytes> {
+        let piece = self
+            .rest
+            .split_to(self.given.missing().min(self.rest.len()));
+        self.given.add(&piece);
+        Frame::data(piece)
     }
 }
 
@@ -121,11 +140,17 @@ where
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if !self.rest.is_empty() {
+            return Poll::Ready(Some(Ok(self.piece())));
+        }
         match Pin::new(&mut self.body).poll_frame(context) {
-            Poll::Ready(Some(Ok(frame))) => {
-                let taken = frame.data_ref().map_or(Ok(()), |data| self.take(data));
-                Poll::Ready(Some(taken.map(|()| frame)))
-            }
+            Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(match frame.into_data() {
+                Ok(data) => self.take(&data).map(|()| {
+                    self.rest = data;
+                    self.piece()
+                }),
+                Err(frame) => Ok(frame),
+            })),
             // Only what we wait for counts: a request behind another one may lie here for longer.
             Poll::Pending if self.partial.come > 0 => {
                 let deadline = self
@@ -139,11 +164,15 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        if self.rest.is_empty() {
+            self.body.size_hint()
+        } else {
+            SizeHint::default()
+        }
     }
 }
 
@@ -160,6 +189,15 @@ struct Partial {
 }
 
 impl Partial {
+    /// Bytes that its prefix lacks, or else its rest.
+    fn missing(&self) -> usize {
+        if self.come < PREFIX_BYTES {
+            PREFIX_BYTES - self.come
+        } else {
+            PREFIX_BYTES + self.length - self.come
+        }
+    }
+
     /// Whether a request became whole.
     fn add(&mut self, mut data: &[u8]) -> bool {
         let mut whole = false;
@@ -250,9 +288,18 @@ mod tests {
         (frames, Arriving::new(Frames(receiver), arrivals.clone()))
     }
 
-    async fn next(body: &mut Arriving<Frames>) -> Result<usize, Status> {
+    async fn piece(body: &mut Arriving<Frames>) -> Result<usize, Status> {
         let frame = std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await;
         frame.unwrap().map(|frame| frame.into_data().unwrap().len())
+    }
+
+    /// All pieces of what comes next.
+    async fn next(body: &mut Arriving<Frames>) -> Result<usize, Status> {
+        let mut bytes = piece(body).await?;
+        while !body.rest.is_empty() {
+            bytes += piece(body).await?;
+        }
+        Ok(bytes)
     }
 
     fn request(length: u8) -> Vec<u8> {
@@ -278,6 +325,19 @@ mod tests {
         let mut large = Partial::default();
         assert!(!large.add(&[0, 0x12, 0x34, 0x56, 0x78]));
         assert_eq!(large.length, 0x1234_5678);
+    }
+
+    #[tokio::test]
+    async fn a_piece_is_a_prefix_or_belongs_to_one_request() {
+        let (frames, mut body) = body(&Arrivals::new(100));
+        let stream = [request(3), request(0), request(20), request(1)].concat();
+        let (first, second) = stream.split_at(20);
+        for data in [first, second] {
+            frames.send(data.to_vec().into()).unwrap();
+        }
+        for expected in [5, 3, 5, 5, 2, 18, 5, 1] {
+            assert_eq!(piece(&mut body).await.unwrap(), expected);
+        }
     }
 
     #[tokio::test(start_paused = true)]
