@@ -45,10 +45,14 @@ fn overview(results: &Results) -> String {
         let _ = write!(text, " {} |", system.title());
     }
     let _ = writeln!(text, "\n|---|{}", "---:|".repeat(SystemId::ALL.len()));
-    let mut judged = String::from("| scenario | wanted of Courser | seen | |\n|---|---|---:|---|\n");
+    let mut judged =
+        String::from("| scenario | wanted of Courser | seen | |\n|---|---|---:|---|\n");
     for scenario in scenario::all(&Times::full()) {
         let first = scenario.measures[0];
-        if results.summary(scenario.name, SystemId::Courser, first).is_none() {
+        if results
+            .summary(scenario.name, SystemId::Courser, first)
+            .is_none()
+        {
             continue;
         }
         let _ = write!(text, "| `{}`: {} |", scenario.name, first.title());
@@ -58,9 +62,21 @@ fn overview(results: &Results) -> String {
             let _ = write!(text, " {median} |");
         }
         text.push('\n');
-        for judged_one in scenario.wanted.iter().filter_map(|wanted| judge(results, &scenario, *wanted)) {
-            let Judged { text, seen, verdict } = judged_one;
-            let _ = writeln!(judged, "| `{}` | {text} | {seen} | {verdict} |", scenario.name);
+        for judged_one in scenario
+            .wanted
+            .iter()
+            .filter_map(|wanted| judge(results, &scenario, *wanted))
+        {
+            let Judged {
+                text,
+                seen,
+                verdict,
+            } = judged_one;
+            let _ = writeln!(
+                judged,
+                "| `{}` | {text} | {seen} | {verdict} |",
+                scenario.name
+            );
         }
     }
     text.push('\n');

@@ -90,16 +90,15 @@ impl Active {
         } else {
             0
         };
-        if written < bytes.len() {
-            // Zeros are no reason for a file to grow.
-            let room = self.segment.length().saturating_sub(start) as usize;
-            let end = bytes.len().min(room.max(whole));
+        // Zeros are no reason for a file to grow.
+        let room = self.segment.length().saturating_sub(start) as usize;
+        let end = bytes.len().min(room.max(whole)).max(written);
+        if written < end {
             self.segment
                 .file
                 .write_all_at(&bytes[written..end], start + written as u64)?;
-        } else {
-            self.segment.grow(start + bytes.len() as u64);
         }
+        self.segment.grow(start + end as u64);
         self.tail.clear();
         self.tail
             .extend_from_slice(&bytes[whole - whole % BLOCK..whole]);

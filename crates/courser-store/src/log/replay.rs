@@ -100,8 +100,7 @@ impl Log {
             let path = segments
                 .last()
                 .map_or(&self.folder, |segment| &segment.path);
-            let why = format!("the log ends at frame {last}, but the index was at frame {upto}");
-            return Err(StoreError::damaged(path, 0, &why));
+            return Err(StoreError::damaged(path, 0, &ends_early(last, upto)));
         }
         let mut writer = self.writer.lock();
         writer.active = active;
@@ -120,6 +119,10 @@ impl Log {
         walk.replayed.last_frame = last;
         Ok(walk.replayed)
     }
+}
+
+fn ends_early(last: u64, upto: u64) -> String {
+    format!("the log ends at frame {last}, but the index was at frame {upto}")
 }
 
 impl Walk<'_> {
@@ -162,6 +165,7 @@ impl Walk<'_> {
                 Found::Seal(head) => {
                     self.replayed.epoch = self.replayed.epoch.max(head.epoch.saturating_add(1));
                     if is_last {
+                        self.check_end(segment, offset)?;
                         // It is written over: a frame that a power cut left behind another seal in
                         // its place must not follow the new one.
                         let behind = offset + u64::from(head.total);
@@ -170,6 +174,7 @@ impl Walk<'_> {
                     break;
                 }
                 Found::Nothing(_) if is_last => {
+                    self.check_end(segment, offset)?;
                     self.replayed.torn_bytes += self.cut(segment, offset)?;
                     break;
                 }
@@ -178,6 +183,16 @@ impl Walk<'_> {
         }
         segment.set_complete();
         Active::resume(Arc::clone(segment), offset)
+    }
+
+    /// The log may end here only if the index has seen nothing behind it: what is cut is gone, and could
+    /// still be salvaged.
+    fn check_end(&self, segment: &Segment, offset: u64) -> Result<(), StoreError> {
+        if self.expected > self.upto {
+            return Ok(());
+        }
+        let why = ends_early(self.expected - 1, self.upto);
+        Err(segment.damaged(offset, &why))
     }
 
     /// Looks at the frame at an offset, down to the checksums of its bodies.

@@ -41,10 +41,10 @@ pub(super) fn torn_end(segment: &Arc<Segment>, upto: u64) -> Result<Option<Torn>
             Found::Frame(frame) | Found::Seal(frame) => {
                 let first_lost = torn.as_ref().map_or(expected, |torn| torn.frame);
                 if knows_durable(&frame.head, first_lost) {
-                    if sealed {
+                    // Something that was durable is missing or damaged: a start refuses, and cuts nothing.
+                    if sealed || torn.is_some() {
                         return Ok(None);
                     }
-                    torn = None;
                     expected = expected.max(frame.head.number);
                 }
                 if let Some(torn) = &mut torn {

@@ -24,8 +24,8 @@ use crate::cli::{
     usage, value,
 };
 
-/// Lines that are read ahead of those that are published.
-const LINES_AHEAD: usize = 64;
+/// Lines that are read ahead of the one that is published: a line can have 86 MiB, a message of 64 MiB in base64.
+const LINES_AHEAD: usize = 1;
 
 /// Publish messages to a topic.
 #[derive(Debug, clap::Args)]

@@ -310,6 +310,30 @@ fn an_end_that_was_durable_is_no_torn_end() {
     assert_eq!((saved.len(), done.uncertain, done.unreadable), (90, 0, 10));
 }
 
+#[test]
+fn a_start_that_is_refused_cuts_nothing_that_can_be_salvaged() {
+    let mut harness = OnDisk::new();
+    let store = with_a_hundred(&mut harness);
+    let upto = store.commit(&group(101..111), true).unwrap();
+    store.checkpoint(&checkpoint(111, 1..111), upto).unwrap();
+    let copy = killed(&harness);
+    let path = copy.path().join(FIRST);
+    let last = *frames(&path, 1).last().unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    // In the last message, before the padding.
+    bytes[last.end() as usize - 20] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    DiskStore::open(copy.path(), SMALL)
+        .and_then(|store| store.recover(&mut fixture::Found::default()).map(drop))
+        .unwrap_err();
+    assert!(
+        fs::read(&path).unwrap() == bytes,
+        "the start changed the log"
+    );
+    let (saved, done) = taken_out(copy.path());
+    assert_eq!((saved.len(), done.unreadable), (109, 1));
+}
+
 /// Flips bits all over the files in `part`: whatever keeps a start from going through is found, and
 /// what comes out was put in.
 fn check_damage_is_found(part: &str, step: usize) {
