@@ -98,11 +98,17 @@ impl Log {
         self.durable.load(Ordering::Acquire)
     }
 
-    /// Whether it still begins with its first frame, and no segment of it lost records to a rewrite.
+    /// Whether it still begins with its first frame, no segment of it lost records to a rewrite, and none
+    /// between two others was dropped.
     pub(crate) fn is_whole(&self) -> bool {
-        let segments = self.segments.read();
+        let segments = self.segments();
         let first = segments.first().map(|segment| segment.header.frame);
-        first == Some(1) && segments.iter().all(|s| s.header.weight.is_none())
+        let follows = |pair: &[Arc<Segment>]| {
+            load::frame_after(&pair[0]).is_ok_and(|frame| frame == pair[1].header.frame)
+        };
+        first == Some(1)
+            && segments.iter().all(|s| s.header.weight.is_none())
+            && segments.windows(2).all(follows)
     }
 
     /// Bytes of all files, and how many segments there are.

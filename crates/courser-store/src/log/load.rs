@@ -118,6 +118,19 @@ pub(super) fn head_at(
         .ok_or_else(|| segment.damaged(offset, "there should be a frame"))
 }
 
+/// The number of the frame that follows a finished segment, as its seal says.
+pub(super) fn frame_after(segment: &Segment) -> Result<u64, StoreError> {
+    let mut window = Window::new(HOP_BYTES);
+    let mut offset = segment::HEADER;
+    loop {
+        let head = head_at(segment, offset, &mut window)?;
+        if head.seal {
+            return Ok(head.number);
+        }
+        offset += u64::from(head.total);
+    }
+}
+
 /// Looks at all frame headers of a segment that was not looked at since it was opened.
 fn find_frames(segment: &Segment, window: &mut Window) -> Result<(), StoreError> {
     if segment.is_complete() {

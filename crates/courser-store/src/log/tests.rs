@@ -440,6 +440,20 @@ fn records_that_a_rewrite_dropped_are_missed() {
 }
 
 #[test]
+fn a_log_without_a_segment_in_its_middle_is_not_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let Opened { log, .. } = open(&folder);
+    for n in 0..5 {
+        log.commit(&group(1 + 50 * n..51 + 50 * n), true).unwrap();
+    }
+    assert!(log.is_whole());
+    let segments = log.segments();
+    assert!(segments.len() > 2);
+    log.drop_segment(&segments[1]).unwrap();
+    assert!(!log.is_whole());
+}
+
+#[test]
 fn asking_for_what_is_not_there_yet_disturbs_nobody() {
     let folder = tempfile::tempdir().unwrap();
     // In a prepared file zeros stand where the next frame comes.

@@ -484,7 +484,7 @@ fn an_index_that_breaks_off_still_names_its_queues() {
     let index = harness.folder().join("index/db");
     let bytes = fs::read(&index).unwrap();
     // Every place but what it looks at when it is opened.
-    let mut broke_off = 0;
+    let (mut named, mut nameless) = (0, 0);
     for at in (0..bytes.len()).step_by(300_007) {
         let mut flipped = bytes.clone();
         flipped[at] ^= 1;
@@ -492,11 +492,16 @@ fn an_index_that_breaks_off_still_names_its_queues() {
         let (saved, done) = taken_out(&harness.folder());
         let behind = |damage: &Damage| damage.holds == "what comes behind";
         if done.damages.iter().any(behind) {
-            broke_off += 1;
-            assert_eq!((saved.len(), done.without_queue), (100, 0), "byte {at}");
+            assert_eq!(saved.len(), 100, "byte {at}");
+            match done.without_queue {
+                0 => named += 1,
+                100 => nameless += 1,
+                some => panic!("byte {at}: {some} of 100 have no queue"),
+            }
         }
     }
-    assert!(broke_off > 0);
+    // One place may be in the page that holds the name; the next one is far from it.
+    assert!(named > 1 && nameless <= 1, "{named} and {nameless}");
 }
 
 #[test]
