@@ -4,8 +4,12 @@ use std::time::Duration;
 
 use courser_proto::v1::{admin_client::AdminClient, broker_client::BrokerClient};
 use prost::Message as _;
+use tokio_stream::Stream;
 use tonic::{
-    Code,
+    Code, Request, Streaming,
+    client::Grpc,
+    codec::Codec,
+    codegen::http::uri::PathAndQuery,
     transport::{Channel, Endpoint},
 };
 use tonic_health::pb::{HealthCheckRequest, health_check_response, health_client::HealthClient};
@@ -102,6 +106,25 @@ impl Client {
             health: HealthClient::new(channel.clone()),
             channel,
         }
+    }
+
+    /// Opens a stream of requests and of answers.
+    pub(crate) async fn open_stream<C: Codec>(
+        &self,
+        path: PathAndQuery,
+        requests: impl Stream<Item = C::Encode> + Send + 'static,
+        codec: C,
+    ) -> Result<Streaming<C::Decode>, Error>
+    where
+        C::Encode: Send + Sync + 'static,
+        C::Decode: Send + Sync + 'static,
+    {
+        let mut grpc = Grpc::new(self.channel.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        grpc.ready().await.map_err(|error| unreachable(&error))?;
+        let responses = grpc.streaming(Request::new(requests), path, codec).await?;
+        Ok(responses.into_inner())
     }
 
     /// Publishes messages, all or nothing, and answers when they are as safe as was asked for. For

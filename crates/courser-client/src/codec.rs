@@ -1,42 +1,46 @@
-//! Encodes batches without growing a buffer on the way.
+//! Encodes batches without growing a buffer on the way, and decodes them from bytes in one piece.
 //!
 //! The codec of `tonic-prost` starts each request with what is left of the last buffer and doubles it
-//! as the messages come, which copies a batch of 64 KiB about twice more than needed.
+//! as the messages come, which copies a batch of 64 KiB about twice more than needed. It decodes over a part
+//! of a buffer, which costs each field more than bytes by themselves do.
 
 use std::marker::PhantomData;
 
+use bytes::Buf as _;
 use prost::Message;
 use tonic::{
     Status,
-    codec::{Codec, EncodeBuf, Encoder},
+    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
 };
-use tonic_prost::{ProstCodec, ProstDecoder};
 
-/// Sends `Request`, receives `Response`.
-pub(crate) struct BatchCodec<Request, Response>(PhantomData<(Request, Response)>);
+use crate::wire::{Deliveries, PublishStreamResponse, SubscribeResponse, subscribe_response::Kind};
 
-impl<Request, Response> BatchCodec<Request, Response> {
-    pub(crate) fn new() -> Self {
+/// Sends `Request`, reads with `Reader`.
+pub(crate) struct BatchCodec<Request, Reader>(PhantomData<(Request, Reader)>);
+
+impl<Request, Reader> Default for BatchCodec<Request, Reader> {
+    fn default() -> Self {
         Self(PhantomData)
     }
 }
 
-impl<Request, Response> Codec for BatchCodec<Request, Response>
+impl<Request, Reader> Codec for BatchCodec<Request, Reader>
 where
     Request: Message + Send + 'static,
-    Response: Message + Default + Send + 'static,
+    Reader: Decoder<Error = Status> + Default + Send + 'static,
+    Reader::Item: Send + 'static,
 {
     type Encode = Request;
-    type Decode = Response;
+    type Decode = Reader::Item;
     type Encoder = BatchEncoder<Request>;
-    type Decoder = ProstDecoder<Response>;
+    type Decoder = Reader;
 
     fn encoder(&mut self) -> Self::Encoder {
         BatchEncoder(PhantomData)
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        ProstCodec::<Request, Response>::default().decoder()
+        Reader::default()
     }
 }
 
@@ -52,4 +56,56 @@ impl<Request: Message> Encoder for BatchEncoder<Request> {
         item.encode_raw(to);
         Ok(())
     }
+}
+
+/// Decodes confirms.
+#[derive(Default)]
+pub(crate) struct ConfirmsDecoder;
+
+impl Decoder for ConfirmsDecoder {
+    type Item = PublishStreamResponse;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Self::Item>, Status> {
+        decode(PublishStreamResponse::default(), from).map(Some)
+    }
+}
+
+/// Decodes deliveries and results.
+#[derive(Default)]
+pub(crate) struct DeliveriesDecoder {
+    /// Deliveries that came last time: room for as many is made before the next ones are decoded, so that they
+    /// are not moved as they become more.
+    expected: usize,
+}
+
+/// The first byte of a response with deliveries: their field, of length-delimited type.
+const DELIVERIES_KEY: u8 = 1 << 3 | 2;
+
+impl Decoder for DeliveriesDecoder {
+    type Item = SubscribeResponse;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Self::Item>, Status> {
+        let kind = (from.chunk().first() == Some(&DELIVERIES_KEY)).then(|| {
+            let deliveries = Vec::with_capacity(self.expected);
+            Kind::Deliveries(Deliveries { deliveries })
+        });
+        let response = decode(SubscribeResponse { kind }, from)?;
+        if let Some(Kind::Deliveries(Deliveries { deliveries })) = &response.kind {
+            self.expected = deliveries.len();
+        }
+        Ok(Some(response))
+    }
+}
+
+fn decode<Response: Message>(
+    mut response: Response,
+    from: &mut DecodeBuf<'_>,
+) -> Result<Response, Status> {
+    let bytes = from.copy_to_bytes(from.remaining());
+    response
+        .merge(bytes)
+        .map_err(|error| Status::internal(error.to_string()))?;
+    Ok(response)
 }

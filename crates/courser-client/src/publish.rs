@@ -2,11 +2,11 @@
 
 use tokio::sync::mpsc;
 use tokio_stream::{Stream, wrappers::ReceiverStream};
-use tonic::{Request, Streaming, client::Grpc, codegen::http::uri::PathAndQuery};
+use tonic::{Streaming, codegen::http::uri::PathAndQuery};
 
 use crate::{
-    client::{Client, MESSAGE_BYTES_MAX, unreachable},
-    codec::BatchCodec,
+    client::Client,
+    codec::{BatchCodec, ConfirmsDecoder},
     error::Error,
     wire::{Confirm, PublishStreamRequest, PublishStreamResponse},
 };
@@ -32,15 +32,9 @@ impl Client {
         &self,
         requests: impl Stream<Item = PublishStreamRequest> + Send + 'static,
     ) -> Result<PublishConfirms, Error> {
-        let mut grpc = Grpc::new(self.channel.clone())
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        grpc.ready().await.map_err(|error| unreachable(&error))?;
         let path = PathAndQuery::from_static("/courser.v1.Broker/PublishStream");
-        let responses = grpc
-            .streaming(Request::new(requests), path, BatchCodec::new())
-            .await?;
-        let responses = responses.into_inner();
+        let codec = BatchCodec::<_, ConfirmsDecoder>::default();
+        let responses = self.open_stream(path, requests, codec).await?;
         Ok(PublishConfirms { responses })
     }
 }

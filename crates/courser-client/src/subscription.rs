@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::Streaming;
+use tonic::{Streaming, codegen::http::uri::PathAndQuery};
 
 use crate::{
     client::Client,
+    codec::{BatchCodec, DeliveriesDecoder},
     error::Error,
     time::to_wire_duration,
     wire::{
@@ -68,12 +69,9 @@ impl Client {
         };
         requests.send(open).map_err(|_| Error::stream_ended())?;
         let requests_stream = UnboundedReceiverStream::new(receiver);
-        let responses = self
-            .broker
-            .clone()
-            .subscribe(requests_stream)
-            .await?
-            .into_inner();
+        let path = PathAndQuery::from_static("/courser.v1.Broker/Subscribe");
+        let codec = BatchCodec::<_, DeliveriesDecoder>::default();
+        let responses = self.open_stream(path, requests_stream, codec).await?;
         Ok(Subscription {
             settles: SettleSender { requests },
             responses,

@@ -71,6 +71,8 @@ pub struct Broker {
     records: Vec<Record>,
     /// One of the records must be synced before anybody hears of it.
     sync_records: bool,
+    /// Messages of which an entry was acked by the one that held it.
+    acked: Vec<Position>,
     /// Queues that the index may still have.
     deleted_queues: BTreeSet<QueueId>,
     /// Consumers whose queue was deleted.
@@ -102,6 +104,9 @@ pub struct Drained {
     pub records: Vec<Record>,
     /// When not, written is enough.
     pub sync: bool,
+    /// Messages of which a consumer acked an entry that it held, once for each entry: as many of them as
+    /// queues took the message, and nobody wants it any more.
+    pub acked: Vec<Position>,
 }
 
 impl Broker {
@@ -123,6 +128,7 @@ impl Broker {
             random: Random::new(seed),
             records: Vec::new(),
             sync_records: false,
+            acked: Vec::new(),
             deleted_queues: BTreeSet::new(),
             ended: Vec::new(),
             blocked: Vec::new(),
@@ -224,10 +230,10 @@ impl Broker {
     /// What became true since the last time.
     #[must_use]
     pub fn drain_records(&mut self) -> Drained {
-        let records = std::mem::take(&mut self.records);
         Drained {
-            records,
+            records: take_and_make_room(&mut self.records),
             sync: std::mem::take(&mut self.sync_records),
+            acked: take_and_make_room(&mut self.acked),
         }
     }
 
@@ -249,4 +255,10 @@ impl Broker {
     fn id(&self, name: &str) -> Option<QueueId> {
         self.names.get(name).copied()
     }
+}
+
+/// Takes what has gathered; about as much will fit in what remains without being moved as it grows.
+fn take_and_make_room<T>(gathered: &mut Vec<T>) -> Vec<T> {
+    let room = Vec::with_capacity(gathered.len().min(limits::ROOM_KEPT));
+    std::mem::replace(gathered, room)
 }

@@ -18,7 +18,7 @@ use std::{
 };
 
 use courser_core::{
-    broker::{Broker, RedriveTask},
+    broker::{Broker, HandOver, RedriveTask},
     id::{ChunkNo, ConsumerId, QueueId},
     random::Random,
     record::Chunk,
@@ -57,6 +57,8 @@ pub(crate) struct Engine {
     pub(crate) stats: Arc<Mutex<CommitStats>>,
     /// Where what is delivered goes.
     pub(crate) outlets: FxHashMap<ConsumerId, Outlet>,
+    /// Empty between turns, and kept so that it need not grow in each.
+    pub(crate) handed: Vec<HandOver>,
     /// Room for what is on its way to consumers was short when it was last looked.
     pub(crate) was_short: bool,
     /// Taken from the inbox and not applied yet; bounded by the permits that they hold.
@@ -168,6 +170,7 @@ impl Engine {
     /// Passes on what became true and what is to be said.
     fn submit(&mut self, mut turn: Turn, now: Timestamp) {
         let drained = self.broker.drain_records();
+        self.recent.forget_acked(&drained.acked);
         turn.records = drained.records;
         turn.sync |= drained.sync;
         turn.next_position = self.broker.next_position();

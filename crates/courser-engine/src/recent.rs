@@ -32,14 +32,16 @@ impl Committed {
     }
 }
 
-/// A window over the latest positions, bounded by count and bytes; the oldest go first, whoever needs
-/// them, so that no message keeps the buffer alive that it came in. Those that are not in the log yet
-/// stay, for nobody else has them: how many these are, the bounds on what is on its way say.
+/// A window over the latest positions, bounded by count and bytes. A message that all its queues have
+/// acked goes at once: its memory is taken again while the processor still has it in its cache. Of the
+/// others the oldest go first, whoever needs them, so that no message keeps the buffer alive that it came
+/// in. Those that are not in the log yet stay, for nobody else has them: how many these are, the bounds on
+/// what is on its way say.
 #[derive(Debug)]
 pub(crate) struct Recent {
     /// The position of the first item.
     first: Position,
-    items: VecDeque<Arc<Message>>,
+    items: VecDeque<Item>,
     bytes: usize,
     bytes_max: usize,
     committed: Committed,
@@ -47,6 +49,14 @@ pub(crate) struct Recent {
     rest_at: Option<Timestamp>,
     /// What came since the last such look.
     came: usize,
+}
+
+#[derive(Debug)]
+struct Item {
+    /// `None` once all have acked it.
+    message: Option<Arc<Message>>,
+    /// Queues that have not acked it.
+    queues: u32,
 }
 
 impl Recent {
@@ -62,11 +72,33 @@ impl Recent {
         }
     }
 
-    /// Adds the message that comes next.
-    pub(crate) fn push(&mut self, message: Arc<Message>) {
+    /// Adds the message that comes next, which so many queues took.
+    pub(crate) fn push(&mut self, message: Arc<Message>, queues: u32) {
         self.bytes += bytes(&message);
         self.came += bytes(&message);
-        self.items.push_back(message);
+        let message = Some(message);
+        self.items.push_back(Item { message, queues });
+    }
+
+    /// Lets go of what nobody wants any more: for each of these, one queue has acked it.
+    pub(crate) fn forget_acked(&mut self, acked: &[Position]) {
+        for position in acked {
+            let item = self.index(*position).and_then(|at| self.items.get_mut(at));
+            let Some(item) = item else { continue };
+            item.queues = item.queues.saturating_sub(1);
+            if item.queues == 0
+                && let Some(message) = item.message.take()
+            {
+                self.bytes -= bytes(&message);
+            }
+        }
+        while self
+            .items
+            .front()
+            .is_some_and(|item| item.message.is_none())
+        {
+            self.forget_oldest();
+        }
     }
 
     /// Lets go of what is too much.
@@ -80,8 +112,11 @@ impl Recent {
     }
 
     pub(crate) fn get(&self, position: Position) -> Option<&Arc<Message>> {
-        let index = position.0.checked_sub(self.first.0)?;
-        self.items.get(usize::try_from(index).ok()?)
+        self.items.get(self.index(position)?)?.message.as_ref()
+    }
+
+    fn index(&self, position: Position) -> Option<usize> {
+        usize::try_from(position.0.checked_sub(self.first.0)?).ok()
     }
 
     /// When [`rest`](Self::rest) has something to do.
@@ -120,7 +155,7 @@ impl Recent {
 
     fn forget_oldest(&mut self) {
         if let Some(oldest) = self.items.pop_front() {
-            self.bytes -= bytes(&oldest);
+            self.bytes -= oldest.message.as_deref().map_or(0, bytes);
             self.first.0 += 1;
         }
     }
@@ -129,4 +164,67 @@ impl Recent {
 /// What an item takes beside its place: the message and what is around it.
 fn bytes(message: &Message) -> usize {
     message.size() as usize + 200
+}
+
+#[cfg(test)]
+mod tests {
+    use courser_core::message::MessageId;
+
+    use super::*;
+
+    fn message(position: u64) -> Arc<Message> {
+        Arc::new(Message {
+            position: Position(position),
+            published_at: Timestamp::ZERO,
+            id: MessageId::Given("".into()),
+            topic: "topic".into(),
+            payload: vec![0; 100].into(),
+            headers: Vec::new(),
+            attributes: None,
+        })
+    }
+
+    /// Messages 1 to `count`, each taken by `queues` queues, all in the log.
+    fn recent(count: u64, queues: u32, bytes_max: usize) -> Recent {
+        let committed = Committed::new(Position(count + 1));
+        let mut recent = Recent::new(Position(1), bytes_max, committed);
+        for position in 1..=count {
+            recent.push(message(position), queues);
+        }
+        recent
+    }
+
+    fn held(recent: &Recent) -> Vec<u64> {
+        let positions = 0..100;
+        positions
+            .filter(|position| recent.get(Position(*position)).is_some())
+            .collect()
+    }
+
+    #[test]
+    fn a_message_stays_until_each_of_its_queues_has_acked_it() {
+        let mut recent = recent(4, 2, 1_000_000);
+        recent.forget_acked(&[Position(3), Position(1), Position(2)]);
+        assert_eq!(held(&recent), [1, 2, 3, 4]);
+        recent.forget_acked(&[Position(3)]);
+        assert_eq!(held(&recent), [1, 2, 4]);
+        recent.forget_acked(&[Position(2), Position(1)]);
+        assert_eq!(held(&recent), [4]);
+        // Those before and behind what is held say nothing of it.
+        recent.forget_acked(&[Position(1), Position(1), Position(99)]);
+        recent.forget_acked(&[Position(4), Position(4)]);
+        assert_eq!((held(&recent), recent.bytes), (vec![], 0));
+        recent.push(message(5), 1);
+        assert_eq!(held(&recent), [5]);
+    }
+
+    #[test]
+    fn the_oldest_go_when_there_are_too_many_bytes_whoever_needs_them() {
+        let each = bytes(&message(1));
+        let mut recent = recent(10, 1, 4 * each);
+        recent.forget_acked(&[Position(8)]);
+        recent.trim();
+        assert_eq!(held(&recent), [6, 7, 9, 10]);
+        assert_eq!(recent.bytes, 4 * each);
+    }
 }

@@ -166,6 +166,7 @@ fn launch(
         recent,
         stats,
         outlets: Default::default(),
+        handed: Vec::new(),
         was_short: false,
         publishes: VecDeque::new(),
         redrives: VecDeque::new(),

@@ -105,6 +105,7 @@ impl Broker {
                 .totals
                 .end_to_end_time
                 .record(now.since(entry.enqueued_at));
+            self.acked.push(entry.position);
         }
         queue.totals.acked += 1;
         queue.ack_rate.add(now, 1);

@@ -110,6 +110,7 @@ impl Engine {
         let entries = entries.sum();
         turn.sync |= placement.sync && durability == Durability::Synced;
         let mut results = Vec::with_capacity(messages.len());
+        turn.messages.reserve(messages.len());
         let sizes = messages.iter().map(|message| u64::from(message.size()));
         let taken = sizes.clone().zip(&placement.placed);
         let taken = taken.filter(|(_, placed)| placed.queues > 0);
@@ -134,7 +135,7 @@ impl Engine {
                 queues,
             });
             if queues > 0 {
-                self.keep(message, turn);
+                self.keep(message, queues, turn);
             }
         }
         turn.outputs.push(Output::Confirm {
@@ -145,10 +146,10 @@ impl Engine {
         entries
     }
 
-    fn keep(&mut self, message: Message, turn: &mut Turn) {
+    fn keep(&mut self, message: Message, queues: u32, turn: &mut Turn) {
         let message = Arc::new(message);
         turn.message_bytes += message.size() as usize;
-        self.recent.push(Arc::clone(&message));
+        self.recent.push(Arc::clone(&message), queues);
         turn.messages.push(message);
     }
 

@@ -75,28 +75,38 @@ impl Engine {
         for consumer in self.broker.drain_ended() {
             self.end_deleted(consumer, turn);
         }
-        let mut handed = Vec::new();
+        let mut handed = std::mem::take(&mut self.handed);
         self.again |= self.with_pager(|broker, pager| {
             broker.poll_deliveries(now, limits::DELIVERIES_PER_TURN, pager, &mut handed)
         });
         self.note_blocked();
         let mut touched: Vec<ConsumerId> = Vec::new();
-        for hand_over in handed {
-            let consumer = hand_over.consumer;
+        let mut rest = handed.drain(..);
+        while let Some(first) = rest.as_slice().first() {
+            let consumer = first.consumer;
+            let same = rest
+                .as_slice()
+                .iter()
+                .take_while(|of| of.consumer == consumer);
+            let run = same.count();
             let Some(outlet) = self.outlets.get_mut(&consumer) else {
+                rest.by_ref().take(run).for_each(drop);
                 continue;
             };
-            if outlet.batch.is_empty() && touched.last() != Some(&consumer) {
-                touched.push(consumer);
-            }
-            outlet.handed_bytes += u64::from(hand_over.size);
-            match self.recent.get(hand_over.position) {
-                Some(message) if outlet.waiting.is_empty() => {
-                    outlet.batch.push(delivery(hand_over, Arc::clone(message)));
+            touched.push(consumer);
+            outlet.batch.reserve(run);
+            for hand_over in rest.by_ref().take(run) {
+                outlet.handed_bytes += u64::from(hand_over.size);
+                match self.recent.get(hand_over.position) {
+                    Some(message) if outlet.waiting.is_empty() => {
+                        outlet.batch.push(delivery(hand_over, Arc::clone(message)));
+                    }
+                    _ => outlet.waiting.push_back(hand_over),
                 }
-                _ => outlet.waiting.push_back(hand_over),
             }
         }
+        drop(rest);
+        self.handed = handed;
         touched.sort_unstable();
         touched.dedup();
         for consumer in touched {

@@ -46,7 +46,6 @@ fn write_confirm(confirm: &Confirm, buffer: &mut impl BufMut) {
     match &confirm.result {
         Ok(published) => {
             for published in published {
-                write_nested(2, result_len(published), buffer);
                 write_result(published, buffer);
             }
         }
@@ -65,7 +64,10 @@ fn result_len(published: &Published) -> usize {
 }
 
 fn write_result(published: &Published, buffer: &mut impl BufMut) {
-    write_fixed64(1, published.position.0, buffer);
+    write_small(buffer, |small| {
+        write_nested(2, result_len(published), small);
+        write_fixed64(1, published.position.0, small);
+    });
     write_message_id(2, &published.id, buffer);
     write_varint(3, published.queues.into(), buffer);
 }

@@ -80,8 +80,7 @@ fn measure_deliveries(deliveries: &[Delivery], lengths: &mut Vec<usize>) -> usiz
 
 fn write_deliveries(deliveries: &[Delivery], lengths: &[usize], buffer: &mut impl BufMut) {
     for (delivery, lengths) in deliveries.iter().zip(lengths.chunks_exact(2)) {
-        write_nested(1, lengths[0], buffer);
-        write_delivery(delivery, lengths[1], buffer);
+        write_delivery(delivery, lengths, buffer);
     }
 }
 
@@ -95,11 +94,14 @@ fn delivery_len(delivery: &Delivery, message: usize) -> usize {
         + dead_letter.map_or(0, |dead_letter| nested_len(dead_letter.encoded_len()))
 }
 
-fn write_delivery(delivery: &Delivery, message: usize, buffer: &mut impl BufMut) {
-    write_fixed64(1, delivery.lease_id.0, buffer);
-    write_varint(2, delivery.attempt.into(), buffer);
-    write_timestamp(3, delivery.lease_until, buffer);
-    write_nested(4, message, buffer);
+fn write_delivery(delivery: &Delivery, lengths: &[usize], buffer: &mut impl BufMut) {
+    write_small(buffer, |small| {
+        write_nested(1, lengths[0], small);
+        write_fixed64(1, delivery.lease_id.0, small);
+        write_varint(2, delivery.attempt.into(), small);
+        write_timestamp(3, delivery.lease_until, small);
+        write_nested(4, lengths[1], small);
+    });
     write_message(&delivery.message, buffer);
     if let Some(dead_letter) = dead_letter_to_proto(delivery.note.as_deref()) {
         write_nested(5, dead_letter.encoded_len(), buffer);
@@ -145,8 +147,10 @@ fn write_message(message: &Message, buffer: &mut impl BufMut) {
             write_bytes(number, field.as_bytes(), buffer);
         }
     }
-    write_fixed64(12, message.position.0, buffer);
-    write_timestamp(13, message.published_at, buffer);
+    write_small(buffer, |small| {
+        write_fixed64(12, message.position.0, small);
+        write_timestamp(13, message.published_at, small);
+    });
 }
 
 fn header_len(key: &str, value: &str) -> usize {

@@ -2,7 +2,7 @@
 
 use bytes::BufMut;
 use courser_core::{message::MessageId, time::Timestamp};
-use prost::encoding::{encode_varint, encoded_len_varint};
+use prost::encoding::encoded_len_varint;
 use uuid::Uuid;
 
 /// All our fields have numbers below 16, so a key is one byte.
@@ -12,6 +12,27 @@ const VARINT: u8 = 0;
 const FIXED64: u8 = 1;
 const LENGTH: u8 = 2;
 
+/// More than the small fields of a message take that stand side by side.
+const SMALL_BYTES: usize = 64;
+
+/// Writes small fields, which have at most `SMALL_BYTES` together, through memory of a fixed size: a buffer that
+/// may have to grow takes longer over each of them than the field itself.
+pub(super) fn write_small(buffer: &mut impl BufMut, write: impl FnOnce(&mut &mut [u8])) {
+    let mut space = [0; SMALL_BYTES];
+    let mut rest = &mut space[..];
+    write(&mut rest);
+    let used = SMALL_BYTES - rest.len();
+    buffer.put_slice(&space[..used]);
+}
+
+fn put_varint(mut value: u64, buffer: &mut impl BufMut) {
+    while value >= 0x80 {
+        buffer.put_u8(value as u8 | 0x80);
+        value >>= 7;
+    }
+    buffer.put_u8(value as u8);
+}
+
 /// The bytes of a field of `bytes` bytes, its length included.
 pub(super) fn nested_len(bytes: usize) -> usize {
     KEY_BYTES + encoded_len_varint(bytes as u64) + bytes
@@ -20,7 +41,7 @@ pub(super) fn nested_len(bytes: usize) -> usize {
 /// Writes the beginning of a field of `bytes` bytes.
 pub(super) fn write_nested(number: u8, bytes: usize, buffer: &mut impl BufMut) {
     buffer.put_u8(number << 3 | LENGTH);
-    encode_varint(bytes as u64, buffer);
+    put_varint(bytes as u64, buffer);
 }
 
 pub(super) fn bytes_len(value: &[u8]) -> usize {
@@ -33,7 +54,7 @@ pub(super) fn bytes_len(value: &[u8]) -> usize {
 
 pub(super) fn write_bytes(number: u8, value: &[u8], buffer: &mut impl BufMut) {
     if !value.is_empty() {
-        write_nested(number, value.len(), buffer);
+        write_small(buffer, |small| write_nested(number, value.len(), small));
         buffer.put_slice(value);
     }
 }
@@ -60,7 +81,7 @@ pub(super) fn varint_len(value: u64) -> usize {
 pub(super) fn write_varint(number: u8, value: u64, buffer: &mut impl BufMut) {
     if value != 0 {
         buffer.put_u8(number << 3 | VARINT);
-        encode_varint(value, buffer);
+        put_varint(value, buffer);
     }
 }
 
@@ -95,11 +116,11 @@ pub(super) fn write_message_id(number: u8, id: &MessageId, buffer: &mut impl Buf
     match id {
         MessageId::Uuid(uuid) => {
             let mut text = Uuid::encode_buffer();
-            write_bytes(
-                number,
-                uuid.hyphenated().encode_lower(&mut text).as_bytes(),
-                buffer,
-            );
+            let text = uuid.hyphenated().encode_lower(&mut text);
+            write_small(buffer, |small| {
+                write_nested(number, text.len(), small);
+                small.put_slice(text.as_bytes());
+            });
         }
         MessageId::Given(id) => write_bytes(number, id.as_bytes(), buffer),
     }

@@ -1,6 +1,8 @@
 //! Requests are looked over before prost decodes them: it makes 330 bytes of an empty message that
 //! takes two on the wire, so what there is too many of is refused while it is still only bytes.
 
+use std::marker::PhantomData;
+
 use bytes::{Buf as _, Bytes};
 use courser_core::limits::{HEADERS_MAX, PUBLISH_MESSAGES_MAX, SETTLE_LEASES_MAX};
 use courser_proto::v1;
@@ -9,7 +11,6 @@ use tonic::{
     Status,
     codec::{DecodeBuf, Decoder},
 };
-use tonic_prost::ProstDecoder;
 
 use crate::convert::{InvalidField, count_at_most};
 
@@ -18,8 +19,13 @@ const MANY_HEADERS_BYTES: usize = HEADERS_MAX * 5;
 
 /// A request that can be looked over.
 pub(crate) trait WireRequest: prost::Message + Default + 'static {
-    /// Counts what there may be too many of in the encoded request.
-    fn check(encoded: &[u8]) -> Result<(), InvalidField>;
+    /// Counts what there may be too many of in the encoded request; answers how many messages it brings.
+    fn check(encoded: &[u8]) -> Result<usize, InvalidField>;
+
+    /// An empty one, with room for so many messages: that many are not moved each time when there are more.
+    fn with_room(_messages: usize) -> Self {
+        Self::default()
+    }
 
     /// The messages that it brings.
     fn messages(&mut self) -> &mut [v1::Message] {
@@ -40,8 +46,15 @@ pub(crate) trait WireRequest: prost::Message + Default + 'static {
 }
 
 impl WireRequest for v1::PublishRequest {
-    fn check(encoded: &[u8]) -> Result<(), InvalidField> {
+    fn check(encoded: &[u8]) -> Result<usize, InvalidField> {
         check_messages(encoded, 1)
+    }
+
+    fn with_room(messages: usize) -> Self {
+        Self {
+            messages: Vec::with_capacity(messages),
+            ..Self::default()
+        }
     }
 
     fn messages(&mut self) -> &mut [v1::Message] {
@@ -50,8 +63,15 @@ impl WireRequest for v1::PublishRequest {
 }
 
 impl WireRequest for v1::PublishStreamRequest {
-    fn check(encoded: &[u8]) -> Result<(), InvalidField> {
+    fn check(encoded: &[u8]) -> Result<usize, InvalidField> {
         check_messages(encoded, 2)
+    }
+
+    fn with_room(messages: usize) -> Self {
+        Self {
+            messages: Vec::with_capacity(messages),
+            ..Self::default()
+        }
     }
 
     fn messages(&mut self) -> &mut [v1::Message] {
@@ -60,26 +80,32 @@ impl WireRequest for v1::PublishStreamRequest {
 }
 
 impl WireRequest for v1::SubscribeRequest {
-    fn check(encoded: &[u8]) -> Result<(), InvalidField> {
+    fn check(encoded: &[u8]) -> Result<usize, InvalidField> {
         check_settles(encoded, 2)
     }
 }
 
 impl WireRequest for v1::SettleRequest {
-    fn check(encoded: &[u8]) -> Result<(), InvalidField> {
+    fn check(encoded: &[u8]) -> Result<usize, InvalidField> {
         check_settles(encoded, 1)
     }
 }
 
 impl WireRequest for v1::PullRequest {
-    fn check(_encoded: &[u8]) -> Result<(), InvalidField> {
-        Ok(())
+    fn check(_encoded: &[u8]) -> Result<usize, InvalidField> {
+        Ok(0)
     }
 }
 
 /// Decodes requests that passed the look.
-#[derive(Debug, Default)]
-pub(crate) struct WireDecoder<Request>(ProstDecoder<Request>);
+#[derive(Debug)]
+pub(crate) struct WireDecoder<Request>(PhantomData<Request>);
+
+impl<Request> Default for WireDecoder<Request> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
 
 impl<Request: WireRequest> Decoder for WireDecoder<Request> {
     type Item = Request;
@@ -87,14 +113,24 @@ impl<Request: WireRequest> Decoder for WireDecoder<Request> {
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Request>, Status> {
         // The whole request lies in one piece.
-        Request::check(buffer.chunk())?;
-        let encoded = buffer.remaining();
-        let mut request = self.0.decode(buffer)?;
-        if let Some(request) = &mut request {
-            request.let_go_of_buffer(encoded);
-        }
-        Ok(request)
+        let messages = Request::check(buffer.chunk())?;
+        decode(messages, buffer).map(Some)
     }
+}
+
+/// Decodes a request that brings so many messages.
+fn decode<Request: WireRequest>(
+    messages: usize,
+    buffer: &mut DecodeBuf<'_>,
+) -> Result<Request, Status> {
+    let bytes = buffer.remaining();
+    let mut request = Request::with_room(messages);
+    // Bytes by themselves: over a part of a buffer each field costs prost more.
+    request
+        .merge(buffer.copy_to_bytes(bytes))
+        .map_err(|error| Status::internal(error.to_string()))?;
+    request.let_go_of_buffer(bytes);
+    Ok(request)
 }
 
 /// One request of a PublishStream, whose refusal does not end the stream.
@@ -106,26 +142,26 @@ pub(crate) struct Numbered {
 
 /// Decodes requests of a PublishStream; of one that does not pass the look, only its number.
 #[derive(Debug, Default)]
-pub(crate) struct NumberedDecoder(ProstDecoder<v1::PublishStreamRequest>);
+pub(crate) struct NumberedDecoder;
 
 impl Decoder for NumberedDecoder {
     type Item = Numbered;
     type Error = Status;
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Numbered>, Status> {
-        if let Err(error) = v1::PublishStreamRequest::check(buffer.chunk()) {
-            let number = number_of(buffer.chunk());
-            buffer.advance(buffer.remaining());
-            let request = Err(error);
-            return Ok(Some(Numbered { number, request }));
-        }
-        let encoded = buffer.remaining();
-        Ok(self.0.decode(buffer)?.map(|mut request| {
-            request.let_go_of_buffer(encoded);
-            Numbered {
-                number: request.number,
-                request: Ok(request),
+        let messages = match v1::PublishStreamRequest::check(buffer.chunk()) {
+            Ok(messages) => messages,
+            Err(error) => {
+                let number = number_of(buffer.chunk());
+                buffer.advance(buffer.remaining());
+                let request = Err(error);
+                return Ok(Some(Numbered { number, request }));
             }
+        };
+        let request: v1::PublishStreamRequest = decode(messages, buffer)?;
+        Ok(Some(Numbered {
+            number: request.number,
+            request: Ok(request),
         }))
     }
 }
@@ -139,8 +175,8 @@ fn number_of(encoded: &[u8]) -> u64 {
     numbers.last().unwrap_or_default()
 }
 
-/// Checks how many messages are in `field`, and how many headers each of them has.
-fn check_messages(encoded: &[u8], field: u32) -> Result<(), InvalidField> {
+/// Checks how many messages are in `field`, and how many headers each of them has; answers the first.
+fn check_messages(encoded: &[u8], field: u32) -> Result<usize, InvalidField> {
     let mut count = 0;
     for message in nested(encoded, field) {
         if count < PUBLISH_MESSAGES_MAX && message.len() > MANY_HEADERS_BYTES {
@@ -150,12 +186,13 @@ fn check_messages(encoded: &[u8], field: u32) -> Result<(), InvalidField> {
         }
         count += 1;
     }
-    count_at_most("messages", count, PUBLISH_MESSAGES_MAX, "messages")
+    count_at_most("messages", count, PUBLISH_MESSAGES_MAX, "messages")?;
+    Ok(count)
 }
 
 /// Checks how many leases are named in the `Settle` of `field`. When it stands there more than once,
 /// prost makes one of all.
-fn check_settles(encoded: &[u8], field: u32) -> Result<(), InvalidField> {
+fn check_settles(encoded: &[u8], field: u32) -> Result<usize, InvalidField> {
     let fields = nested(encoded, field).flat_map(Fields);
     let leases = fields.map(|field| match field {
         // Lease ids by themselves, which mostly come packed.
@@ -163,7 +200,8 @@ fn check_settles(encoded: &[u8], field: u32) -> Result<(), InvalidField> {
         (1..=5, _) => 1,
         _ => 0,
     });
-    count_at_most("settle", leases.sum(), SETTLE_LEASES_MAX, "lease ids")
+    count_at_most("settle", leases.sum(), SETTLE_LEASES_MAX, "lease ids")?;
+    Ok(0)
 }
 
 fn nested(encoded: &[u8], wanted: u32) -> impl Iterator<Item = &[u8]> {
