@@ -124,8 +124,9 @@ pub fn arrive(kind: Kind, pieces: Vec<Bytes>, request_max: usize, held_max: usiz
             read(decoder, body, request_max, &arrivals, to, Request::Publish);
         }
         Kind::PublishStream => {
-            let decoder = NumberedDecoder::default();
+            let decoder = NumberedDecoder;
             let numbered = |Numbered { number, request }| {
+                let request = request.map(|request| request.into_proto(number));
                 Request::Numbered(number, request.map_err(Refused::from))
             };
             read(decoder, body, request_max, &arrivals, to, numbered);

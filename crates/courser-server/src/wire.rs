@@ -8,6 +8,7 @@
 mod confirms;
 mod deliveries;
 mod field;
+mod publishing;
 mod request;
 
 use std::marker::PhantomData;

@@ -1,5 +1,6 @@
 //! What is published, and what became of it.
 
+use bytes::Bytes;
 use courser_core::{
     limits::{
         ATTRIBUTE_BYTES_MAX, HEADER_KEY_BYTES_MAX, HEADERS_BYTES_MAX, HEADERS_MAX,
@@ -11,11 +12,43 @@ use courser_core::{
 use courser_engine::request::{Publish, Published};
 use courser_proto::v1;
 
-use super::{Checked, InvalidField, count_at_most, durability_from_proto, text_at_most, too_long};
+use super::{Checked, InvalidField, count_at_most, durability_from_proto, too_long};
+
+/// A message as it came.
+#[derive(Debug)]
+pub(crate) enum Incoming {
+    /// Nearly all are of this kind.
+    Plain(Plain),
+    /// Has more than that.
+    Full(Box<v1::Message>),
+}
+
+/// A message of which nothing was said but this.
+#[derive(Debug, Default)]
+pub(crate) struct Plain {
+    pub(crate) id: Box<str>,
+    pub(crate) topic: Box<str>,
+    pub(crate) payload: Bytes,
+}
+
+impl Incoming {
+    pub(crate) fn payload(&mut self) -> &mut Bytes {
+        match self {
+            Self::Plain(message) => &mut message.payload,
+            Self::Full(message) => &mut message.payload,
+        }
+    }
+}
+
+impl From<v1::Message> for Incoming {
+    fn from(message: v1::Message) -> Self {
+        Self::Full(Box::new(message))
+    }
+}
 
 /// A request to publish, of payloads of at most `payload_bytes_max` each.
 pub(crate) fn publish_from_proto(
-    messages: Vec<v1::Message>,
+    messages: Vec<impl Into<Incoming>>,
     mandatory: bool,
     durability: i32,
     payload_bytes_max: usize,
@@ -25,9 +58,10 @@ pub(crate) fn publish_from_proto(
     }
     count_at_most("messages", messages.len(), PUBLISH_MESSAGES_MAX, "messages")?;
     let durability = durability_from_proto("durability", durability)?;
-    let mut checked = Vec::with_capacity(messages.len());
+    let mut checked = Vec::<NewMessage>::with_capacity(messages.len());
     for (index, message) in messages.into_iter().enumerate() {
-        let message = message_from_proto(message, payload_bytes_max)
+        let before = checked.last().map(|message| &*message.topic);
+        let message = message_from_proto(message.into(), before, payload_bytes_max)
             .map_err(|error| error.within(&format!("messages[{index}]")))?;
         checked.push(message);
     }
@@ -46,16 +80,52 @@ pub(crate) fn publish_from_proto(
     Ok(publish)
 }
 
-fn message_from_proto(message: v1::Message, payload_bytes_max: usize) -> Checked<NewMessage> {
-    check_name(&message.topic).map_err(|error| InvalidField::new("topic", error))?;
-    if message.payload.len() > payload_bytes_max {
-        return Err(too_long(
-            "payload",
-            message.payload.len(),
-            payload_bytes_max,
-        ));
+/// `checked` is a topic that was looked over already: most requests have one in all their messages.
+fn message_from_proto(
+    message: Incoming,
+    checked: Option<&str>,
+    payload_bytes_max: usize,
+) -> Checked<NewMessage> {
+    let (plain, message) = match message {
+        Incoming::Plain(plain) => (plain, None),
+        Incoming::Full(mut message) => {
+            let plain = Plain {
+                id: std::mem::take(&mut message.id).into_boxed_str(),
+                topic: std::mem::take(&mut message.topic).into_boxed_str(),
+                payload: std::mem::take(&mut message.payload),
+            };
+            (plain, Some(message))
+        }
+    };
+    let Plain { id, topic, payload } = plain;
+    if checked != Some(&*topic) {
+        check_name(&topic).map_err(|error| InvalidField::new("topic", error))?;
     }
-    let id = text_at_most("id", message.id, MESSAGE_ID_BYTES_MAX)?;
+    if payload.len() > payload_bytes_max {
+        return Err(too_long("payload", payload.len(), payload_bytes_max));
+    }
+    if id.len() > MESSAGE_ID_BYTES_MAX {
+        return Err(too_long("id", id.len(), MESSAGE_ID_BYTES_MAX));
+    }
+    let (headers, attributes) = match message {
+        None => (Vec::new(), None),
+        Some(mut message) => {
+            check_unset(&message)?;
+            let headers = headers_from_proto(std::mem::take(&mut message.headers))?;
+            (headers, attributes_from_proto(*message)?)
+        }
+    };
+    Ok(NewMessage {
+        id: (!id.is_empty()).then_some(id),
+        topic,
+        payload,
+        headers,
+        attributes,
+    })
+}
+
+/// What only the broker may say of a message.
+fn check_unset(message: &v1::Message) -> Checked<()> {
     if message.position != 0 {
         return Err(InvalidField::new(
             "position",
@@ -68,22 +138,7 @@ fn message_from_proto(message: v1::Message, payload_bytes_max: usize) -> Checked
             "must not be set: the broker sets it",
         ));
     }
-    let attributes = Attributes {
-        content_type: message.content_type,
-        kind: message.r#type,
-        source: message.source,
-        schema_version: message.schema_version,
-        correlation_id: message.correlation_id,
-        causation_id: message.causation_id,
-        traceparent: message.traceparent,
-    };
-    Ok(NewMessage {
-        id: (!id.is_empty()).then(|| id.into_boxed_str()),
-        topic: message.topic.into_boxed_str(),
-        payload: message.payload,
-        headers: headers_from_proto(message.headers)?,
-        attributes: checked_attributes(attributes)?,
-    })
+    Ok(())
 }
 
 /// The headers by key: the order of a map must not be seen.
@@ -125,7 +180,16 @@ const ATTRIBUTE_NAMES: [&str; 7] = [
     "traceparent",
 ];
 
-fn checked_attributes(attributes: Attributes) -> Checked<Option<Box<Attributes>>> {
+fn attributes_from_proto(message: v1::Message) -> Checked<Option<Box<Attributes>>> {
+    let attributes = Attributes {
+        content_type: message.content_type,
+        kind: message.r#type,
+        source: message.source,
+        schema_version: message.schema_version,
+        correlation_id: message.correlation_id,
+        causation_id: message.causation_id,
+        traceparent: message.traceparent,
+    };
     let mut bytes = 0;
     for (name, value) in ATTRIBUTE_NAMES.into_iter().zip(attributes.fields()) {
         if value.len() > ATTRIBUTE_BYTES_MAX {
