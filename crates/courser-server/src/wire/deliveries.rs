@@ -79,8 +79,9 @@ fn measure_deliveries(deliveries: &[Delivery], lengths: &mut Vec<usize>) -> usiz
 }
 
 fn write_deliveries(deliveries: &[Delivery], lengths: &[usize], buffer: &mut impl BufMut) {
+    let mut times = Times::default();
     for (delivery, lengths) in deliveries.iter().zip(lengths.chunks_exact(2)) {
-        write_delivery(delivery, lengths, buffer);
+        write_delivery(delivery, lengths, &mut times, buffer);
     }
 }
 
@@ -94,15 +95,27 @@ fn delivery_len(delivery: &Delivery, message: usize) -> usize {
         + dead_letter.map_or(0, |dead_letter| nested_len(dead_letter.encoded_len()))
 }
 
-fn write_delivery(delivery: &Delivery, lengths: &[usize], buffer: &mut impl BufMut) {
+/// What is handed over in one turn has the same times.
+#[derive(Default)]
+struct Times {
+    lease_until: Timestamps,
+    published_at: Timestamps,
+}
+
+fn write_delivery(
+    delivery: &Delivery,
+    lengths: &[usize],
+    times: &mut Times,
+    buffer: &mut impl BufMut,
+) {
     write_small(buffer, |small| {
         write_nested(1, lengths[0], small);
         write_fixed64(1, delivery.lease_id.0, small);
         write_varint(2, delivery.attempt.into(), small);
-        write_timestamp(3, delivery.lease_until, small);
+        times.lease_until.write(3, delivery.lease_until, small);
         write_nested(4, lengths[1], small);
     });
-    write_message(&delivery.message, buffer);
+    write_message(&delivery.message, &mut times.published_at, buffer);
     if let Some(dead_letter) = dead_letter_to_proto(delivery.note.as_deref()) {
         write_nested(5, dead_letter.encoded_len(), buffer);
         dead_letter.encode_raw(buffer);
@@ -133,7 +146,7 @@ fn message_len(message: &Message) -> usize {
         + timestamp_len(message.published_at)
 }
 
-fn write_message(message: &Message, buffer: &mut impl BufMut) {
+fn write_message(message: &Message, times: &mut Timestamps, buffer: &mut impl BufMut) {
     write_message_id(1, &message.id, buffer);
     write_bytes(2, message.topic.as_bytes(), buffer);
     write_bytes(3, &message.payload, buffer);
@@ -149,7 +162,7 @@ fn write_message(message: &Message, buffer: &mut impl BufMut) {
     }
     write_small(buffer, |small| {
         write_fixed64(12, message.position.0, small);
-        write_timestamp(13, message.published_at, small);
+        times.write(13, message.published_at, small);
     });
 }
 

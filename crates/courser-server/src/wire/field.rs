@@ -97,11 +97,36 @@ pub(super) fn timestamp_len(timestamp: Timestamp) -> usize {
     nested_len(varint_len(seconds) + varint_len(nanos))
 }
 
-pub(super) fn write_timestamp(number: u8, timestamp: Timestamp, buffer: &mut impl BufMut) {
-    let (seconds, nanos) = parts(timestamp);
-    write_nested(number, varint_len(seconds) + varint_len(nanos), buffer);
-    write_varint(1, seconds, buffer);
-    write_varint(2, nanos, buffer);
+/// Writes google.protobuf.Timestamp fields of moments that mostly are the same one after the other.
+#[derive(Default)]
+pub(super) struct Timestamps {
+    last: Timestamp,
+    /// `last` with its length before it, once it has been written.
+    encoded: [u8; TIMESTAMP_BYTES_MAX],
+    used: usize,
+}
+
+/// A length and two numbers: 12 bytes more than any moment that is told in microseconds needs.
+const TIMESTAMP_BYTES_MAX: usize = 32;
+
+impl Timestamps {
+    pub(super) fn write(&mut self, number: u8, timestamp: Timestamp, buffer: &mut impl BufMut) {
+        if self.used == 0 || timestamp != self.last {
+            self.encode(timestamp);
+        }
+        buffer.put_u8(number << 3 | LENGTH);
+        buffer.put_slice(&self.encoded[..self.used]);
+    }
+
+    fn encode(&mut self, timestamp: Timestamp) {
+        let (seconds, nanos) = parts(timestamp);
+        let mut rest = &mut self.encoded[..];
+        put_varint((varint_len(seconds) + varint_len(nanos)) as u64, &mut rest);
+        write_varint(1, seconds, &mut rest);
+        write_varint(2, nanos, &mut rest);
+        self.used = TIMESTAMP_BYTES_MAX - rest.len();
+        self.last = timestamp;
+    }
 }
 
 /// The bytes of the field with the id of a message.
