@@ -3,10 +3,14 @@
 //! One thread, one loop: take a turn, gather what else waits, commit it all as one group, then release
 //! what it says, in order. While a group is on its way to the disk, the engine works on the next:
 //! groups are small when there is little to do and large under load, and nobody waits on a timer.
+//!
+//! A little turn that comes alone the engine commits itself, which saves waking this thread: the sync takes no
+//! longer than that. Nothing waits behind it, or it would not be alone. `docs/decisions/0060-little-turns.md`.
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc::{Receiver, RecvTimeoutError, Sender},
     },
     time::Duration,
@@ -31,8 +35,23 @@ use crate::{
 };
 
 pub(crate) struct Committer {
-    pub(crate) store: Arc<dyn Store>,
     pub(crate) turns: Receiver<Turn>,
+    pub(crate) commits: Arc<Commits>,
+}
+
+/// What is written to the log, and by whom: the committer's thread, or for the little that comes alone the
+/// engine itself.
+pub(crate) struct Commits {
+    log: Mutex<Log>,
+    /// Turns that the committer has and is not done with.
+    under_way: AtomicUsize,
+    /// The last group was on the disk at once.
+    is_quick: AtomicBool,
+}
+
+/// The only way to the log.
+pub(crate) struct Log {
+    pub(crate) store: Arc<dyn Store>,
     pub(crate) checkpoints: Sender<(Checkpoint, FrameNo)>,
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) failure: Failure,
@@ -40,59 +59,93 @@ pub(crate) struct Committer {
     pub(crate) clock: Clock,
     pub(crate) committed: Committed,
     pub(crate) lookout: Lookout,
-    /// The last frame of the log as it was recovered.
+    /// The last frame of the log.
     pub(crate) last_frame: FrameNo,
+    /// When the sync of what was written without one is due.
+    pub(crate) sync_at: Option<Timestamp>,
+}
+
+impl Commits {
+    pub(crate) fn new(log: Log) -> Self {
+        Self {
+            log: Mutex::new(log),
+            under_way: AtomicUsize::new(0),
+            is_quick: AtomicBool::new(false),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The committer is told of a turn.
+    pub(crate) fn note_sent(&self) {
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Commits a turn here and now, if it is little, nothing is before it, and the disk is quick.
+    pub(crate) fn commit_alone(&self, turn: Turn) -> Alone {
+        if !turn.is_little()
+            || !self.is_quick.load(Ordering::Relaxed)
+            || self.under_way.load(Ordering::Acquire) > 0
+        {
+            return Alone::NotNow(turn);
+        }
+        let Ok(mut log) = self.log.try_lock() else {
+            return Alone::NotNow(turn);
+        };
+        if log.failure.get().is_some() || log.lookout.is_low() {
+            return Alone::NotNow(turn);
+        }
+        self.perform(&mut log, Gathered::new(turn));
+        Alone::Done {
+            is_slow: !self.is_quick.load(Ordering::Relaxed),
+            is_low: log.lookout.is_low(),
+        }
+    }
+
+    fn perform(&self, log: &mut Log, gathered: Gathered) {
+        let before = log.clock.now();
+        log.perform(gathered);
+        let took = log.clock.now().since(before);
+        self.is_quick
+            .store(took <= limits::QUICK_COMMIT, Ordering::Relaxed);
+    }
+}
+
+/// What became of a turn that the engine would commit itself.
+pub(crate) enum Alone {
+    /// It is committed, and what it says is said.
+    Done {
+        /// It took long.
+        is_slow: bool,
+        /// There is too little room on the disk now.
+        is_low: bool,
+    },
+    /// The committer is to do it.
+    NotNow(Turn),
 }
 
 impl Committer {
     /// Until the engine ends.
-    pub(crate) fn run(mut self) {
-        let mut last_frame = self.last_frame;
-        // When the sync of what was written without one is due.
-        let mut sync_at = None;
+    pub(crate) fn run(self) {
+        let commits = &self.commits;
         loop {
-            let wait = sync_at.map(|at: Timestamp| at.since(self.clock.now()));
-            let wait = wait.unwrap_or(Duration::MAX).min(self.lookout.wait());
+            let wait = commits.lock().wait();
             let first = match self.turns.recv_timeout(wait) {
                 Ok(turn) => turn,
                 Err(RecvTimeoutError::Timeout) => {
-                    if sync_at.take_if(|at| *at <= self.clock.now()).is_some() {
-                        self.note(self.store.sync());
-                    }
-                    self.lookout.look(self.clock.now());
+                    commits.lock().look();
                     continue;
                 }
                 Err(RecvTimeoutError::Disconnected) => break,
             };
-            let mut gathered = self.gather(first);
-            // Work that wants no sync must not put off the one that is due.
-            let now = self.clock.now();
-            let is_due = sync_at.is_some_and(|at| at <= now);
-            if !gathered.is_empty() {
-                gathered.sync |= is_due;
-                let due = sync_at.unwrap_or(now + limits::BUFFERED_SYNC_INTERVAL);
-                sync_at = (!gathered.sync).then_some(due);
-            } else if is_due {
-                self.note(self.store.sync());
-                sync_at = None;
-            }
-            match self.commit(&gathered, &mut last_frame) {
-                Ok(()) => {
-                    self.release(std::mem::take(&mut gathered.outputs));
-                    self.lookout.note_written(gathered.bytes, self.clock.now());
-                }
-                Err(()) => self.refuse(std::mem::take(&mut gathered.outputs)),
-            }
-            if let Some(checkpoint) = gathered.checkpoint
-                && self.failure.get().is_none()
-                && self.checkpoints.send((checkpoint, last_frame)).is_err()
-            {
-                self.failure.set(&"the keeper has ended");
-            }
+            let gathered = self.gather(first);
+            let turns = gathered.turns;
+            commits.perform(&mut commits.lock(), gathered);
+            commits.under_way.fetch_sub(turns, Ordering::Release);
         }
-        if sync_at.is_some() {
-            self.note(self.store.sync());
-        }
+        commits.lock().end();
     }
 
     /// Takes what else waits, up to a size, or to a checkpoint, which stands between two frames.
@@ -109,8 +162,64 @@ impl Committer {
         }
         gathered
     }
+}
 
-    fn commit(&self, gathered: &Gathered, last_frame: &mut FrameNo) -> Result<(), ()> {
+impl Log {
+    /// How long nothing is to be done unless a turn comes.
+    fn wait(&self) -> Duration {
+        let wait = self.sync_at.map(|at| at.since(self.clock.now()));
+        wait.unwrap_or(Duration::MAX).min(self.lookout.wait())
+    }
+
+    /// No turn has come.
+    fn look(&mut self) {
+        let now = self.clock.now();
+        if self.sync_at.take_if(|at| *at <= now).is_some() {
+            self.note(self.store.sync());
+        }
+        self.lookout.look(self.clock.now());
+    }
+
+    fn end(&mut self) {
+        if self.sync_at.is_some() {
+            self.note(self.store.sync());
+        }
+    }
+
+    fn perform(&mut self, mut gathered: Gathered) {
+        // Work that wants no sync must not put off the one that is due.
+        let now = self.clock.now();
+        let is_due = self.sync_at.is_some_and(|at| at <= now);
+        if !gathered.is_empty() {
+            gathered.sync |= is_due;
+            let due = self.sync_at.unwrap_or(now + limits::BUFFERED_SYNC_INTERVAL);
+            self.sync_at = (!gathered.sync).then_some(due);
+        } else if is_due {
+            self.note(self.store.sync());
+            self.sync_at = None;
+        }
+        let outputs = std::mem::take(&mut gathered.outputs);
+        match self.commit(&gathered) {
+            Ok(()) => {
+                for output in outputs {
+                    output.release(&self.commands);
+                }
+                self.lookout.note_written(gathered.bytes, self.clock.now());
+            }
+            Err(()) => outputs.into_iter().for_each(Output::fail),
+        }
+        if let Some(checkpoint) = gathered.checkpoint
+            && self.failure.get().is_none()
+            && self
+                .checkpoints
+                .send((checkpoint, self.last_frame))
+                .is_err()
+        {
+            self.failure.set(&"the keeper has ended");
+        }
+    }
+
+    fn commit(&mut self, gathered: &Gathered) -> Result<(), ()> {
         if self.failure.get().is_some() {
             return Err(());
         }
@@ -121,7 +230,7 @@ impl Committer {
         let before = self.clock.now();
         match self.store.commit(group, gathered.sync) {
             Ok(frame) => {
-                *last_frame = frame;
+                self.last_frame = frame;
                 self.committed.advance(group.next_position);
             }
             Err(error) => {
@@ -138,18 +247,6 @@ impl Committer {
         Ok(())
     }
 
-    fn release(&self, outputs: Vec<Output>) {
-        for output in outputs {
-            output.release(&self.commands);
-        }
-    }
-
-    fn refuse(&self, outputs: Vec<Output>) {
-        for output in outputs {
-            output.fail();
-        }
-    }
-
     fn note(&self, result: Result<(), StoreError>) {
         if let Err(error) = result {
             self.failure.set(&error);
@@ -164,6 +261,8 @@ struct Gathered {
     sync: bool,
     outputs: Vec<Output>,
     checkpoint: Option<Checkpoint>,
+    /// How many it was made of.
+    turns: usize,
 }
 
 impl Gathered {
@@ -178,6 +277,7 @@ impl Gathered {
             sync: turn.sync,
             outputs: turn.outputs,
             checkpoint: turn.checkpoint,
+            turns: 1,
         }
     }
 
@@ -195,5 +295,6 @@ impl Gathered {
         self.sync |= turn.sync;
         self.outputs.append(&mut turn.outputs);
         self.checkpoint = turn.checkpoint;
+        self.turns += 1;
     }
 }

@@ -15,6 +15,7 @@ use std::{
         mpsc::{Sender, SyncSender},
     },
     thread::JoinHandle,
+    time::Duration,
 };
 
 use courser_core::{
@@ -31,6 +32,7 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     clock::Clock,
     command::{Command, PublishCommand, Reply},
+    committer::{Alone, Commits},
     failure::Failure,
     limits,
     loader::Load,
@@ -46,6 +48,7 @@ pub(crate) struct Engine {
     pub(crate) inbox: mpsc::Receiver<Command>,
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) turns: SyncSender<Turn>,
+    pub(crate) commits: Arc<Commits>,
     pub(crate) loads: Sender<Load>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) failure: Failure,
@@ -67,6 +70,8 @@ pub(crate) struct Engine {
     pub(crate) progress: Progress,
     /// The next turn follows at once.
     pub(crate) again: bool,
+    /// The disk kept it from what has come since. Time passes for leases only after that, as it did for consumers.
+    pub(crate) is_behind: bool,
     /// Who waits for the end.
     pub(crate) shutdown: Vec<Reply<()>>,
 }
@@ -87,9 +92,21 @@ pub(crate) struct Progress {
     changed_at: Option<Timestamp>,
     /// A checkpoint is on its way to the index.
     pub(crate) under_way: bool,
+    /// One has begun since the start.
+    has_begun: bool,
 }
 
 impl Progress {
+    /// From a change to the checkpoint that brings it into the index. The first one is early: with it begins
+    /// that the log is looked after, which has better files for a load than what a start makes in a hurry.
+    fn interval(&self) -> Duration {
+        if self.has_begun {
+            limits::CHECKPOINT_INTERVAL
+        } else {
+            limits::FIRST_CHECKPOINT_INTERVAL
+        }
+    }
+
     /// The log held records that the index does not: a checkpoint is due, so that the next start is
     /// quicker.
     pub(crate) fn note_replay(&mut self, now: Timestamp) {
@@ -131,7 +148,7 @@ impl Engine {
         let checkpoint = self
             .progress
             .changed_at
-            .map(|at| at + limits::CHECKPOINT_INTERVAL);
+            .map(|at| at + self.progress.interval());
         let may_begin = !self.progress.under_way && self.failure.get().is_none();
         let checkpoint = checkpoint.filter(|_| may_begin);
         checkpoint
@@ -147,10 +164,13 @@ impl Engine {
         self.again = false;
         self.recent.trim();
         self.recent.rest(now);
-        self.pass_time(now);
+        if !self.is_behind {
+            self.pass_time(now);
+        }
         for command in commands.drain(..) {
             self.apply(command, now, &mut turn);
         }
+        self.is_behind &= !self.inbox.is_empty();
         self.publish_waiting(now, &mut turn);
         self.step_redrive(now, &mut turn);
         self.deliver(now, &mut turn);
@@ -182,7 +202,28 @@ impl Engine {
         if self.checkpoint_is_due(now) {
             self.begin_checkpoint(&mut turn);
         }
-        if !turn.is_empty() && self.turns.send(turn).is_err() {
+        if turn.is_empty() {
+            return;
+        }
+        // Whether anything waits behind it.
+        if self.again || !self.inbox.is_empty() {
+            return self.hand_on(turn);
+        }
+        match self.commits.commit_alone(turn) {
+            Alone::NotNow(turn) => self.hand_on(turn),
+            Alone::Done { is_slow, is_low } => {
+                self.is_behind = is_slow;
+                if is_low {
+                    // The committer looks again and again until there is room; it sleeps.
+                    self.hand_on(Turn::default());
+                }
+            }
+        }
+    }
+
+    fn hand_on(&self, turn: Turn) {
+        self.commits.note_sent();
+        if self.turns.send(turn).is_err() {
             self.failure.set(&"the committer has ended");
         }
     }
@@ -194,7 +235,7 @@ impl Engine {
         };
         !progress.under_way
             && self.failure.get().is_none()
-            && (now.since(changed_at) >= limits::CHECKPOINT_INTERVAL
+            && (now.since(changed_at) >= progress.interval()
                 || progress.bytes >= limits::CHECKPOINT_BYTES
                 || progress.records >= limits::CHECKPOINT_RECORDS
                 || self.broker.grown() >= limits::CHECKPOINT_ENTRIES)
@@ -203,6 +244,7 @@ impl Engine {
     fn begin_checkpoint(&mut self, turn: &mut Turn) {
         self.progress = Progress {
             under_way: true,
+            has_begun: true,
             ..Progress::default()
         };
         turn.checkpoint = Some(self.broker.checkpoint());
@@ -264,7 +306,8 @@ impl Engine {
                 ..Turn::default()
             }));
         }
-        drop((self.turns, self.loads));
+        // With the way to the log goes what the keeper waits for.
+        drop((self.turns, self.loads, self.commits));
         for thread in threads {
             drop(thread.join());
         }

@@ -17,6 +17,12 @@ pub(crate) const REQUEST_KIB_MIN: u32 = 2;
 pub(crate) const SETTLES_WAITING_MAX: usize = 64;
 /// Turns that wait for the committer: one is being written while the next gather.
 pub(crate) const TURNS_WAITING_MAX: usize = 64;
+/// Bytes of messages in a turn that the engine commits itself when it comes alone.
+pub(crate) const LITTLE_BYTES: usize = 16 * 1024;
+/// Records in such a turn.
+pub(crate) const LITTLE_RECORDS: usize = 16;
+/// A commit that took longer says that the disk is slow: then the engine waits for none.
+pub(crate) const QUICK_COMMIT: Duration = Duration::from_millis(2);
 /// Bytes of messages in one group: larger ones gain nothing and delay the first confirm.
 pub(crate) const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Records in one group, beyond the last turn's: a record with its history can have 16 KiB.
@@ -60,5 +66,7 @@ pub(crate) const DELIVERIES_PER_TURN: usize = 4_096;
 pub(crate) const ENTRIES_PER_TURN: usize = DELIVERIES_PER_TURN;
 /// How long a change may wait for its checkpoint, and dead segments for being dropped.
 pub(crate) const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(3);
+/// The same for the first one after a start.
+pub(crate) const FIRST_CHECKPOINT_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a BUFFERED publish may wait for its sync.
 pub(crate) const BUFFERED_SYNC_INTERVAL: Duration = Duration::from_millis(500);

@@ -105,6 +105,11 @@ impl Lookout {
         }
     }
 
+    /// Whether there is too little room.
+    pub(crate) fn is_low(&self) -> bool {
+        self.room.0.is_low.load(Ordering::Relaxed)
+    }
+
     /// So many bytes were written.
     pub(crate) fn note_written(&mut self, bytes: usize, now: Timestamp) {
         self.written += bytes as u64;

@@ -31,7 +31,7 @@ use uuid::Uuid;
 
 use crate::{
     clock::Clock,
-    committer::Committer,
+    committer::{Commits, Committer, Log},
     engine::{Engine, Progress},
     failure::Failure,
     handle::BrokerHandle,
@@ -121,17 +121,21 @@ fn launch(
     let room = lookout.room();
     let committed = Committed::new(broker.next_position());
 
-    let committer = Committer {
+    let commits = Arc::new(Commits::new(Log {
         store: Arc::clone(&store),
-        turns: turns_waiting,
         checkpoints,
         commands: commands.clone(),
         failure: failure.clone(),
         stats: Arc::clone(&stats),
         clock,
         committed: committed.clone(),
-        last_frame,
         lookout,
+        last_frame,
+        sync_at: None,
+    }));
+    let committer = Committer {
+        turns: turns_waiting,
+        commits: Arc::clone(&commits),
     };
     let keeper = Keeper {
         store: Arc::clone(&store),
@@ -156,6 +160,7 @@ fn launch(
         inbox,
         commands: commands.clone(),
         turns,
+        commits,
         loads,
         store,
         failure,
@@ -172,6 +177,7 @@ fn launch(
         redrives: VecDeque::new(),
         progress,
         again: false,
+        is_behind: false,
         shutdown: Vec::new(),
     };
     let threads = vec![

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     command::{Command, Permits, PublishReply},
+    limits,
     request::{Ended, Event, Published},
 };
 
@@ -31,6 +32,14 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
+    /// Written and synced about as fast as a thread wakes.
+    pub(crate) fn is_little(&self) -> bool {
+        self.sync
+            && self.checkpoint.is_none()
+            && self.message_bytes <= limits::LITTLE_BYTES
+            && self.records.len() <= limits::LITTLE_RECORDS
+    }
+
     /// Nothing to write and nothing to say.
     pub(crate) fn is_empty(&self) -> bool {
         self.records.is_empty()

@@ -30,6 +30,8 @@ pub(crate) struct Gated {
     inner: MemoryStore,
     open: Mutex<bool>,
     opened: Condvar,
+    /// The name of the thread whose commit waits.
+    waiting: Mutex<Option<String>>,
     pub(crate) syncs: AtomicU64,
     /// Bytes that the disk has left.
     pub(crate) free: AtomicU64,
@@ -41,6 +43,7 @@ impl Gated {
             inner: MemoryStore::new(),
             open: Mutex::new(true),
             opened: Condvar::new(),
+            waiting: Mutex::new(None),
             syncs: AtomicU64::new(0),
             free: AtomicU64::new(1 << 40),
         })
@@ -49,6 +52,16 @@ impl Gated {
     pub(crate) fn set_open(&self, open: bool) {
         *self.open.lock().unwrap() = open;
         self.opened.notify_all();
+    }
+
+    /// The name of the thread whose commit waits for the store to be opened, once there is one.
+    pub(crate) async fn waiting(&self) -> String {
+        loop {
+            if let Some(name) = self.waiting.lock().unwrap().clone() {
+                return name;
+            }
+            tokio::task::yield_now().await;
+        }
     }
 }
 
@@ -59,7 +72,12 @@ impl Store for Gated {
 
     fn commit(&self, group: &Group, sync: bool) -> Result<FrameNo, StoreError> {
         let open = self.open.lock().unwrap();
+        if !*open {
+            let name = std::thread::current().name().map(str::to_owned);
+            *self.waiting.lock().unwrap() = name;
+        }
         drop(self.opened.wait_while(open, |open| !*open).unwrap());
+        *self.waiting.lock().unwrap() = None;
         self.syncs.fetch_add(u64::from(sync), Ordering::SeqCst);
         self.inner.commit(group, sync)
     }

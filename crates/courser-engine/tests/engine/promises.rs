@@ -1,8 +1,10 @@
 //! What is said is true: order, durability, restarts, failures, the end.
 
 use std::{
+    future::Future as _,
+    pin::pin,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use courser_core::{
@@ -12,11 +14,12 @@ use courser_core::{
     options::Durability,
 };
 use courser_engine::{
-    Options,
-    request::{Ended, Event, Health, Publish},
+    BrokerHandle, Options,
+    request::{Ended, Event, Health, Open, Publish, Published},
     start,
 };
 use courser_store::{MemoryStore, Store};
+use tokio::task::JoinHandle;
 
 use crate::harness::{
     Gated, Nobody, ack, broker, deliveries, numbered, open, payloads, publish, queue, until,
@@ -55,9 +58,11 @@ async fn neither_a_confirm_nor_a_delivery_leaves_before_its_group_is_durable() {
     let mut subscription = broker.subscribe(open("q")).await.unwrap();
     store.set_open(false);
     let (publisher, mut confirms) = broker.publisher();
-    assert!(publisher.send(7, publish("q", &["a"])).await);
+    // More than the engine would commit itself: it answers while that waits.
+    let many = ["a"; 20];
+    assert!(publisher.send(7, publish("q", &many)).await);
     // The engine has applied it, which the next answer shows.
-    until(&broker, "q", |view| view.leased == 1).await;
+    until(&broker, "q", |view| view.leased == 20).await;
     let waker = futures_waker();
     let mut context = std::task::Context::from_waker(&waker);
     assert!(
@@ -72,7 +77,71 @@ async fn neither_a_confirm_nor_a_delivery_leaves_before_its_group_is_durable() {
     );
     store.set_open(true);
     assert_eq!(confirms.next().await.unwrap().number, 7);
-    assert_eq!(payloads(&deliveries(&mut subscription, 1).await), ["a"]);
+    assert_eq!(payloads(&deliveries(&mut subscription, 20).await), many);
+}
+
+/// A publish whose commit, by the engine itself, waits until `store` is opened.
+async fn publish_held_up(
+    store: &Gated,
+    broker: &BrokerHandle,
+) -> JoinHandle<Result<Vec<Published>, PublishError>> {
+    loop {
+        store.set_open(false);
+        let broker = broker.clone();
+        let published = tokio::spawn(async move { broker.publish(publish("q", &["x"])).await });
+        if store.waiting().await == "courser-engine" {
+            return published;
+        }
+        // The committer was not done with what came before.
+        store.set_open(true);
+        published.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_little_that_comes_alone_is_committed_before_it_is_confirmed_or_delivered() {
+    let store = Gated::new();
+    let broker = start(Arc::clone(&store) as Arc<dyn Store>, &Options::default()).unwrap();
+    queue(&broker, "q").await;
+    let published = publish_held_up(&store, &broker).await;
+    let before = store.syncs.load(Ordering::SeqCst);
+    assert!(!published.is_finished());
+    store.set_open(true);
+    assert_eq!(published.await.unwrap().unwrap().len(), 1);
+    assert!(store.syncs.load(Ordering::SeqCst) > before);
+    let mut subscription = broker.subscribe(open("q")).await.unwrap();
+    let last = deliveries(&mut subscription, 1).await;
+    assert_eq!(payloads(&last), ["x"]);
+}
+
+#[tokio::test]
+async fn a_disk_that_holds_up_the_engine_costs_no_lease_whose_ack_has_come() {
+    let store = Gated::new();
+    let broker = start(Arc::clone(&store) as Arc<dyn Store>, &Options::default()).unwrap();
+    queue(&broker, "q").await;
+    broker.publish(publish("q", &["a"])).await.unwrap();
+    let open = Open {
+        lease: Some(Duration::from_secs(1)),
+        max_messages: 1,
+        ..open("q")
+    };
+    let mut subscription = broker.subscribe(open).await.unwrap();
+    let delivered = deliveries(&mut subscription, 1).await;
+    let published = publish_held_up(&store, &broker).await;
+    let mut settled = pin!(broker.settle(ack(&delivered)));
+    // The ack is on its way to the engine.
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(settled.as_mut().poll(&mut context).is_pending());
+    let wall = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let lease_until = Duration::from_micros(delivered[0].lease_until.as_micros());
+    while wall() <= lease_until {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    store.set_open(true);
+    published.await.unwrap().unwrap();
+    assert_eq!(settled.await.unwrap().ok, [delivered[0].lease_id]);
+    let view = broker.get_queue("q".to_owned()).await.unwrap();
+    assert_eq!((view.totals.acked, view.totals.expired), (1, 0));
 }
 
 fn futures_waker() -> std::task::Waker {
@@ -172,19 +241,22 @@ async fn a_message_that_is_not_in_the_log_yet_is_kept_for_who_waits_for_it() {
     queue(&broker, "q").await;
     let mut subscription = broker.subscribe(open("q")).await.unwrap();
     store.set_open(false);
+    // More than the engine would commit itself.
+    let mut many = ["a"; 20];
+    many[19] = "b";
     let published = {
         let broker = broker.clone();
-        tokio::spawn(async move { broker.publish(publish("q", &["a", "b"])).await })
+        tokio::spawn(async move { broker.publish(publish("q", &many)).await })
     };
-    // Both are handed over while the commit of their group waits.
-    until(&broker, "q", |view| view.leased == 2).await;
+    // All are handed over while the commit of their group waits.
+    until(&broker, "q", |view| view.leased == 20).await;
     for _ in 0..3 {
         broker.get_queue("q".to_owned()).await.unwrap();
     }
     store.set_open(true);
-    assert_eq!(published.await.unwrap().unwrap().len(), 2);
-    let delivered = deliveries(&mut subscription, 2).await;
-    assert_eq!(payloads(&delivered), ["a", "b"]);
+    assert_eq!(published.await.unwrap().unwrap().len(), 20);
+    let delivered = deliveries(&mut subscription, 20).await;
+    assert_eq!(payloads(&delivered), many);
 }
 
 /// Does `work` until the store is synced.
