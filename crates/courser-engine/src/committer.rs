@@ -45,7 +45,7 @@ pub(crate) struct Commits {
     log: Mutex<Log>,
     /// Turns that the committer has and is not done with.
     under_way: AtomicUsize,
-    /// The last group was on the disk at once.
+    /// The last group that was synced was on the disk at once.
     is_quick: AtomicBool,
 }
 
@@ -105,11 +105,10 @@ impl Commits {
     }
 
     fn perform(&self, log: &mut Log, gathered: Gathered) {
-        let before = log.clock.now();
-        log.perform(gathered);
-        let took = log.clock.now().since(before);
-        self.is_quick
-            .store(took <= limits::QUICK_COMMIT, Ordering::Relaxed);
+        if let Some(took) = log.perform(gathered) {
+            self.is_quick
+                .store(took <= limits::QUICK_COMMIT, Ordering::Relaxed);
+        }
     }
 }
 
@@ -186,7 +185,8 @@ impl Log {
         }
     }
 
-    fn perform(&mut self, mut gathered: Gathered) {
+    /// Writes what there is to write, and says what there is to say; answers how long the sync of a group took.
+    fn perform(&mut self, mut gathered: Gathered) -> Option<Duration> {
         // Work that wants no sync must not put off the one that is due.
         let now = self.clock.now();
         let is_due = self.sync_at.is_some_and(|at| at <= now);
@@ -199,8 +199,10 @@ impl Log {
             self.sync_at = None;
         }
         let outputs = std::mem::take(&mut gathered.outputs);
-        match self.commit(&gathered) {
-            Ok(()) => {
+        let committed = self.commit(&gathered);
+        let took = committed.unwrap_or_default().filter(|_| gathered.sync);
+        match committed {
+            Ok(_) => {
                 for output in outputs {
                     output.release(&self.commands);
                 }
@@ -217,15 +219,17 @@ impl Log {
         {
             self.failure.set(&"the keeper has ended");
         }
+        took
     }
 
-    fn commit(&mut self, gathered: &Gathered) -> Result<(), ()> {
+    /// Answers how long it took, if there was anything.
+    fn commit(&mut self, gathered: &Gathered) -> Result<Option<Duration>, ()> {
         if self.failure.get().is_some() {
             return Err(());
         }
         let group = &gathered.group;
         if gathered.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let before = self.clock.now();
         match self.store.commit(group, gathered.sync) {
@@ -238,13 +242,14 @@ impl Log {
                 return Err(());
             }
         }
+        let took = self.clock.now().since(before);
         let mut stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
-        stats.duration.record(self.clock.now().since(before));
+        stats.duration.record(took);
         stats.groups += 1;
         stats.records += group.records.len() as u64;
         stats.messages += group.messages.len() as u64;
         stats.message_bytes += gathered.bytes as u64;
-        Ok(())
+        Ok(Some(took))
     }
 
     fn note(&self, result: Result<(), StoreError>) {

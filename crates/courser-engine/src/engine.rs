@@ -70,8 +70,9 @@ pub(crate) struct Engine {
     pub(crate) progress: Progress,
     /// The next turn follows at once.
     pub(crate) again: bool,
-    /// The disk kept it from what has come since. Time passes for leases only after that, as it did for consumers.
-    pub(crate) is_behind: bool,
+    /// Commands that came while the disk held it up. Time passes for leases only after these: what is said in them was
+    /// said in time.
+    pub(crate) behind: usize,
     /// Who waits for the end.
     pub(crate) shutdown: Vec<Reply<()>>,
 }
@@ -164,13 +165,13 @@ impl Engine {
         self.again = false;
         self.recent.trim();
         self.recent.rest(now);
-        if !self.is_behind {
+        if self.behind == 0 {
             self.pass_time(now);
         }
+        self.behind = self.behind.saturating_sub(commands.len());
         for command in commands.drain(..) {
             self.apply(command, now, &mut turn);
         }
-        self.is_behind &= !self.inbox.is_empty();
         self.publish_waiting(now, &mut turn);
         self.step_redrive(now, &mut turn);
         self.deliver(now, &mut turn);
@@ -212,7 +213,9 @@ impl Engine {
         match self.commits.commit_alone(turn) {
             Alone::NotNow(turn) => self.hand_on(turn),
             Alone::Done { is_slow, is_low } => {
-                self.is_behind = is_slow;
+                if is_slow {
+                    self.behind = self.inbox.len();
+                }
                 if is_low {
                     // The committer looks again and again until there is room; it sleeps.
                     self.hand_on(Turn::default());
@@ -286,6 +289,7 @@ impl Engine {
             self.broker.detach(consumer);
             self.end_outlet(consumer, ended, &mut turn);
         }
+        self.commits.note_sent();
         drop(self.turns.send(turn));
     }
 
@@ -301,6 +305,7 @@ impl Engine {
         self.end_all(Ended::ShuttingDown);
         if self.failure.get().is_none() {
             let checkpoint = Some(self.broker.checkpoint());
+            self.commits.note_sent();
             drop(self.turns.send(Turn {
                 checkpoint,
                 ..Turn::default()

@@ -21,7 +21,7 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    /// Until the committer ends.
+    /// Until nobody commits any more.
     pub(crate) fn run(self) {
         let mut next = self.wait(0);
         while let Some((checkpoint, upto)) = next.take() {

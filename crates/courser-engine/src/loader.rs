@@ -1,4 +1,4 @@
-//! Reads from the store what the engine is asked for, so that the engine never waits for a disk.
+//! Reads from the store what the engine is asked for, so that the engine does not wait for that.
 
 use std::sync::{Arc, mpsc::Receiver};
 

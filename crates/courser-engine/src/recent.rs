@@ -13,7 +13,7 @@ use courser_core::{id::Position, message::Message, time::Timestamp};
 use crate::limits::{IDLE_BYTES, RECENT_MESSAGES_MAX, REST_INTERVAL};
 
 /// The position that comes after the last one in the log: what lies before it can be read from there.
-/// Shared by the committer, who moves it, and the engine.
+/// Moved by who commits, read by the engine.
 #[derive(Clone, Debug)]
 pub(crate) struct Committed(Arc<AtomicU64>);
 
@@ -121,20 +121,17 @@ impl Recent {
 
     /// When [`rest`](Self::rest) has something to do.
     pub(crate) fn rest_at(&self) -> Option<Timestamp> {
-        if self.items.is_empty() {
-            None
-        } else {
-            // Before the first look: at once, to set the time of the next one.
-            Some(self.rest_at.unwrap_or(Timestamp::ZERO))
-        }
+        // Before the first look: at once, to set the time of the next one.
+        let first = (!self.items.is_empty()).then_some(Timestamp::ZERO);
+        self.rest_at.or(first)
     }
 
     /// Gives the memory back when nobody was busy for a while.
     pub(crate) fn rest(&mut self, now: Timestamp) {
-        if self.items.is_empty() || self.rest_at.is_some_and(|at| now < at) {
+        if self.rest_at.is_some_and(|at| now < at) {
             return;
         }
-        if self.rest_at.is_some() && self.came < IDLE_BYTES {
+        if self.rest_at.is_some() && (self.came < IDLE_BYTES || self.items.is_empty()) {
             self.clear();
         }
         self.came = 0;

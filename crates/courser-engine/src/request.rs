@@ -206,7 +206,7 @@ pub struct Snapshot {
     pub failure: Option<String>,
 }
 
-/// How the committer fared since the start.
+/// How the commits fared since the start.
 #[derive(Clone, Debug, Default)]
 pub struct CommitStats {
     /// From the first write of a group to the end of its sync.

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use crate::{limits, request::Health};
 
-/// Whether there is room; shared by the engine, who asks, and the committer, who looks.
+/// Whether there is room; shared by the engine, who asks, and by who commits, who looks.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Room(Arc<Shared>);
 

@@ -10,8 +10,10 @@
 //!                        ^-------------- checkpoint done --------------+
 //! ```
 //!
-//! Shutdown goes the same way: the engine ends and lets go of the committer, which writes what waits and
-//! lets go of the keeper, which applies the last checkpoint.
+//! A little turn that comes alone the engine commits itself, when the committer has nothing.
+//!
+//! Shutdown goes the same way: the engine ends and lets go of the committer, which writes what waits; both let
+//! go of the keeper, which applies the last checkpoint.
 
 use std::{
     collections::VecDeque,
@@ -177,7 +179,7 @@ fn launch(
         redrives: VecDeque::new(),
         progress,
         again: false,
-        is_behind: false,
+        behind: 0,
         shutdown: Vec::new(),
     };
     let threads = vec![

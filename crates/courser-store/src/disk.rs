@@ -8,8 +8,8 @@
 //!   index/    what is alive, as of the last checkpoint
 //! ```
 //!
-//! Three threads write: the committer appends to the log, the keeper does everything else, one thing
-//! at a time. The first failure of a write is kept, and all later ones fail with it: what is on the
+//! The committer appends to the log, or the engine in its place, one at a time; the keeper does everything else, one
+//! thing at a time. The first failure of a write is kept, and all later ones fail with it: what is on the
 //! disk is unknown then.
 
 mod checkpoint;

@@ -94,7 +94,9 @@ impl Engine {
                 continue;
             };
             touched.push(consumer);
-            outlet.batch.reserve(run);
+            if outlet.waiting.is_empty() {
+                outlet.batch.reserve(run);
+            }
             for hand_over in rest.by_ref().take(run) {
                 outlet.handed_bytes += u64::from(hand_over.size);
                 match self.recent.get(hand_over.position) {

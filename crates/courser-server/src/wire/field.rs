@@ -106,7 +106,7 @@ pub(super) struct Timestamps {
     used: usize,
 }
 
-/// A length and two numbers: 12 bytes more than any moment that is told in microseconds needs.
+/// A length and two numbers: twice what any moment that is told in microseconds needs.
 const TIMESTAMP_BYTES_MAX: usize = 32;
 
 impl Timestamps {

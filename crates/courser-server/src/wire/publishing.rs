@@ -8,7 +8,7 @@ use bytes::Bytes;
 use courser_proto::v1;
 use prost::{DecodeError, Message as _};
 
-use super::request::is_smaller_part;
+use super::request::{has_groups, is_smaller_part};
 use crate::convert::{Incoming, Plain};
 
 /// A request of a PublishStream beside its number.
@@ -78,6 +78,8 @@ fn read(encoded: &Bytes, messages: usize) -> Option<Result<(u64, Publishing), De
                 let message = nested(&mut rest)?;
                 let message = match plain(encoded, message) {
                     Some(message) => Incoming::Plain(message),
+                    // How deep groups may lie in each other, prost counts from the whole.
+                    None if has_groups(message) => return None,
                     None => match v1::Message::decode(encoded.slice_ref(message)) {
                         Ok(message) => message.into(),
                         Err(error) => return Some(Err(error)),
@@ -211,7 +213,6 @@ mod tests {
         };
         let full = v1::Message {
             headers: [("k".to_owned(), "v".to_owned())].into(),
-            position: 7,
             r#type: "t".to_owned(),
             ..message()
         };
@@ -227,6 +228,18 @@ mod tests {
         let plain: Vec<_> = kinds.map(|m| matches!(m, Incoming::Plain(_))).collect();
         assert_eq!((number, plain), (300, vec![true, true, false]));
         check(&encoded);
+        let placed = v1::Message {
+            position: 7,
+            ..message()
+        };
+        let messages = vec![message(), placed];
+        check(
+            &v1::PublishStreamRequest {
+                messages,
+                ..request
+            }
+            .encode_to_vec(),
+        );
     }
 
     #[test]
@@ -249,6 +262,13 @@ mod tests {
             let message = [0x12, 3, 0x12, 1, b'a'];
             check(&[odd, &message].concat());
             check(&[&message, odd].concat());
+        }
+        // Groups in a message, as deep as prost goes and deeper.
+        for depth in 97..103 {
+            let groups = [vec![0x7b; depth], vec![0x7c; depth]].concat();
+            let encoded = [&[0x12, 0x80 | groups.len() as u8, 1][..], &groups].concat();
+            let expected = v1::PublishStreamRequest::decode(&*encoded).ok();
+            assert_eq!(decoded(&encoded), expected, "{depth}");
         }
     }
 

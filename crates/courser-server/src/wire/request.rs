@@ -196,6 +196,11 @@ fn check_settles(encoded: &[u8], field: u32) -> Result<usize, InvalidField> {
     Ok(0)
 }
 
+/// Whether there may be groups in an encoded message.
+pub(super) fn has_groups(encoded: &[u8]) -> bool {
+    Fields(encoded).any(|(_, value)| matches!(value, Value::Other))
+}
+
 fn nested(encoded: &[u8], wanted: u32) -> impl Iterator<Item = &[u8]> {
     Fields(encoded).filter_map(move |field| match field {
         (number, Value::Nested(bytes)) if number == wanted => Some(bytes),

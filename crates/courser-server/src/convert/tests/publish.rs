@@ -10,10 +10,27 @@ fn message() -> v1::Message {
 }
 
 fn publish_one(message: v1::Message) -> Result<courser_core::message::NewMessage, String> {
-    let publish = publish_from_proto(vec![message], false, 0, 1_000);
-    publish
-        .map(|mut p| p.messages.remove(0))
-        .map_err(|error| error.to_string())
+    let of_one = |message: Incoming| {
+        publish_from_proto(vec![message], false, 0, 1_000)
+            .map(|mut p| p.messages.remove(0))
+            .map_err(|error| error.to_string())
+    };
+    let plain = Plain {
+        id: message.id.clone().into(),
+        topic: message.topic.clone().into(),
+        payload: message.payload.clone(),
+    };
+    let has_only_these = v1::Message {
+        id: message.id.clone(),
+        topic: message.topic.clone(),
+        payload: message.payload.clone(),
+        ..v1::Message::default()
+    } == message;
+    let published = of_one(message.into());
+    if has_only_these {
+        assert_eq!(of_one(Incoming::Plain(plain)), published);
+    }
+    published
 }
 
 /// The refusal of one message that `change` made wrong.
