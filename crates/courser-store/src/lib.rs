@@ -34,8 +34,9 @@ pub struct FrameNo(pub u64);
 
 /// The durable home of every record. Blocking, on purpose.
 ///
-/// Who calls what: the committer thread `commit` and `sync`, the engine `commit`, one at a time; the keeper thread `checkpoint` and
-/// `reclaim`; the loader thread `load`; the engine `page`. Each may run while the others do.
+/// Who calls what: the committer thread `commit` and `sync`, the engine `commit`, one at a time; the
+/// keeper thread `checkpoint` and `reclaim`; the loader thread `load`; the engine `page`. Each may run
+/// while the others do.
 ///
 /// After `commit`, `sync`, `checkpoint` or `reclaim` has failed once, what is on the disk is unknown:
 /// the caller stops writing, and only opening the store anew tells.

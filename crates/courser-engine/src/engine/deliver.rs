@@ -23,6 +23,9 @@ use crate::{
     turn::{Output, Turn},
 };
 
+/// Of an entry that was acked as it was handed over.
+const NO_LEASE: LeaseId = LeaseId(0);
+
 /// Where the deliveries of one consumer go.
 #[derive(Debug)]
 pub(crate) struct Outlet {
@@ -81,6 +84,7 @@ impl Engine {
         });
         self.note_blocked();
         let mut touched: Vec<ConsumerId> = Vec::new();
+        let mut acked = Vec::new();
         let mut rest = handed.drain(..);
         while let Some(first) = rest.as_slice().first() {
             let consumer = first.consumer;
@@ -101,6 +105,9 @@ impl Engine {
                 outlet.handed_bytes += u64::from(hand_over.size);
                 match self.recent.get(hand_over.position) {
                     Some(message) if outlet.waiting.is_empty() => {
+                        if hand_over.lease_id == NO_LEASE {
+                            acked.push(hand_over.position);
+                        }
                         outlet.batch.push(delivery(hand_over, Arc::clone(message)));
                     }
                     _ => outlet.waiting.push_back(hand_over),
@@ -109,6 +116,7 @@ impl Engine {
         }
         drop(rest);
         self.handed = handed;
+        self.recent.forget_acked(&acked);
         touched.sort_unstable();
         touched.dedup();
         for consumer in touched {

@@ -1,4 +1,4 @@
-//! Makes sled's `flush` reach the disk. The one file of Courser with unsafe code.
+//! Makes sled's `flush` reach the disk, which takes unsafe code.
 //!
 //! sled 0.34.7 ends a flush with `sync_file_range`, which neither writes metadata nor flushes the
 //! disk's cache: it survives `kill -9`, not a power cut. The C symbol is defined here once more, and
