@@ -15,6 +15,10 @@ pub(super) fn duration(value: &str) -> Result<Duration, String> {
 fn fraction(value: &str) -> Option<Duration> {
     let unit_at = value.find(|c: char| c.is_ascii_alphabetic())?;
     let (number, unit) = value.split_at(unit_at);
+    // A whole number that `humantime` refuses is too large, and would be rounded here.
+    if !number.contains('.') {
+        return None;
+    }
     // No sign: `-0` would be a duration too.
     if !number.chars().all(|c| c.is_ascii_digit() || c == '.') {
         return None;
@@ -127,7 +131,16 @@ mod tests {
             );
         }
         for text in [
-            "", "5", "s", "1 parsec", "-1s", "-0s", "+1.5s", ".s", "1e400s",
+            "",
+            "5",
+            "s",
+            "1 parsec",
+            "-1s",
+            "-0s",
+            "+1.5s",
+            ".s",
+            "1e400s",
+            "99995999599050050ms",
         ] {
             assert!(duration(text).is_err(), "{text}");
         }
