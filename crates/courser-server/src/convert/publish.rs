@@ -24,7 +24,7 @@ pub(crate) enum Incoming {
 }
 
 /// A message of which nothing was said but this.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Plain {
     pub(crate) id: Box<str>,
     pub(crate) topic: Box<str>,

@@ -6,9 +6,9 @@
 
 use bytes::Bytes;
 use courser_proto::v1;
-use prost::{DecodeError, Message as _};
+use prost::{DecodeError, Message as _, encoding::decode_varint};
 
-use super::request::{has_groups, is_smaller_part};
+use super::request::{has_groups, let_go_of_buffer};
 use crate::convert::{Incoming, Plain};
 
 /// A request of a PublishStream beside its number.
@@ -37,14 +37,7 @@ pub(super) fn decode(encoded: &Bytes, messages: usize) -> Result<(u64, Publishin
         Some(read) => read?,
         None => through_prost(encoded)?,
     };
-    let payloads = publishing.messages.iter_mut();
-    let bytes = payloads.map(|message| message.payload().len()).sum();
-    if is_smaller_part(bytes, encoded.len()) {
-        for message in &mut publishing.messages {
-            let payload = message.payload();
-            *payload = Bytes::copy_from_slice(payload);
-        }
-    }
+    let_go_of_buffer(&mut publishing.messages, Incoming::payload, encoded.len());
     Ok((number, publishing))
 }
 
@@ -70,10 +63,10 @@ fn read(encoded: &Bytes, messages: usize) -> Option<Result<(u64, Publishing), De
     while let Some((key, behind)) = rest.split_first() {
         rest = behind;
         match *key {
-            key::NUMBER => number = varint(&mut rest)?,
-            // Numbers of more bits than their field has are prost's to cut.
-            key::MANDATORY => publishing.mandatory = bit(varint(&mut rest)?)?,
-            key::DURABILITY => publishing.durability = varint(&mut rest)?.try_into().ok()?,
+            key::NUMBER => number = decode_varint(&mut rest).ok()?,
+            key::MANDATORY => publishing.mandatory = decode_varint(&mut rest).ok()? != 0,
+            // Of more bits than the field has, prost takes the lower ones.
+            key::DURABILITY => publishing.durability = decode_varint(&mut rest).ok()? as i32,
             key::MESSAGE => {
                 let message = nested(&mut rest)?;
                 let message = match plain(encoded, message) {
@@ -118,31 +111,10 @@ fn plain(whole: &Bytes, mut rest: &[u8]) -> Option<Plain> {
 }
 
 fn nested<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let bytes = usize::try_from(varint(rest)?).ok()?;
+    let bytes = usize::try_from(decode_varint(rest).ok()?).ok()?;
     let (nested, behind) = rest.split_at_checked(bytes)?;
     *rest = behind;
     Some(nested)
-}
-
-/// A number of at most nine bytes, which has at most 63 bits; those of ten are prost's.
-fn varint(rest: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for (index, byte) in rest.iter().take(9).enumerate() {
-        value |= u64::from(byte & 0x7f) << (7 * index);
-        if *byte < 0x80 {
-            *rest = &rest[index + 1..];
-            return Some(value);
-        }
-    }
-    None
-}
-
-fn bit(value: u64) -> Option<bool> {
-    match value {
-        0 => Some(false),
-        1 => Some(true),
-        _ => None,
-    }
 }
 
 #[cfg(any(test, feature = "fuzz"))]

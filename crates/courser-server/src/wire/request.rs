@@ -32,23 +32,25 @@ pub(crate) trait WireRequest: prost::Message + Default + 'static {
     fn messages(&mut self) -> &mut [v1::Message] {
         &mut []
     }
-
-    /// Payloads are slices of the buffer that the request came in, of `encoded` bytes, and keep all of
-    /// it in memory as long as they live. Those that are the smaller part of it get memory of their own.
-    fn let_go_of_buffer(&mut self, encoded: usize) {
-        let messages = self.messages();
-        let payloads = messages.iter().map(|message| message.payload.len()).sum();
-        if is_smaller_part(payloads, encoded) {
-            for message in messages {
-                message.payload = Bytes::copy_from_slice(&message.payload);
-            }
-        }
-    }
 }
 
-/// Whether payloads of so many bytes do not justify keeping a buffer of `encoded` bytes for them.
-pub(super) fn is_smaller_part(payloads: usize, encoded: usize) -> bool {
-    payloads < encoded / 2
+/// Payloads are slices of the buffer that the request came in, of `encoded` bytes, and keep all of it in memory
+/// as long as they live. Those that are the smaller part of it get memory of their own.
+pub(super) fn let_go_of_buffer<M>(
+    messages: &mut [M],
+    payload: impl Fn(&mut M) -> &mut Bytes,
+    encoded: usize,
+) {
+    let payloads: usize = messages
+        .iter_mut()
+        .map(|message| payload(message).len())
+        .sum();
+    if payloads < encoded / 2 {
+        for message in messages {
+            let payload = payload(message);
+            *payload = Bytes::copy_from_slice(payload);
+        }
+    }
 }
 
 impl WireRequest for v1::PublishRequest {
@@ -116,7 +118,7 @@ fn decode<Request: WireRequest>(
     let mut request = Request::with_room(messages);
     // Bytes by themselves: over a part of a buffer each field costs prost more.
     request.merge(buffer.copy_to_bytes(bytes)).map_err(broken)?;
-    request.let_go_of_buffer(bytes);
+    let_go_of_buffer(request.messages(), |message| &mut message.payload, bytes);
     Ok(request)
 }
 
@@ -308,7 +310,11 @@ mod tests {
             let range = encoded.as_ptr_range();
             let length = encoded.len();
             let mut decoded = v1::PublishRequest::decode(encoded.clone()).unwrap();
-            decoded.let_go_of_buffer(length);
+            let_go_of_buffer(
+                &mut decoded.messages,
+                |message| &mut message.payload,
+                length,
+            );
             let payload = &decoded.messages[0].payload;
             assert_eq!(
                 range.contains(&payload.as_ptr()),
@@ -387,6 +393,11 @@ mod tests {
             messages: vec![v1::Message::default(); 1_001],
             ..Default::default()
         };
+        let refused = check_messages(&request.encode_to_vec(), 2).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "messages must have at most 1000 messages, has 1001"
+        );
         assert_eq!(number_of(&request.encode_to_vec()), 300);
     }
 }
