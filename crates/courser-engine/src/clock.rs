@@ -1,16 +1,28 @@
 //! The one place that reads clocks.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use courser_core::time::Timestamp;
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 /// Wall time at the start, carried on by the monotonic clock: it never goes back, whoever sets the
 /// wall clock.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Clock {
+#[derive(Clone, Debug)]
+pub struct Clock {
     started_at: Timestamp,
-    origin: Instant,
+    passed: Passed,
+}
+
+/// What has passed since the start.
+#[derive(Clone, Debug)]
+enum Passed {
+    /// On the monotonic clock, since this.
+    Since(Instant),
+    /// As much as it was told.
+    Told(Arc<watch::Sender<Duration>>),
 }
 
 impl Clock {
@@ -25,7 +37,23 @@ impl Clock {
         let micros = u64::try_from(wall.as_micros()).unwrap_or(0);
         Self {
             started_at: Timestamp::from_micros(micros),
-            origin: Instant::now(),
+            passed: Passed::Since(Instant::now()),
+        }
+    }
+
+    /// For tests: time passes only by [`Clock::advance`].
+    #[must_use]
+    pub fn paused() -> Self {
+        Self {
+            passed: Passed::Told(Arc::default()),
+            ..Self::start()
+        }
+    }
+
+    /// Lets time pass on a paused clock and its clones, which wakes who waits for it. Others go by themselves.
+    pub fn advance(&self, by: Duration) {
+        if let Passed::Told(passed) = &self.passed {
+            passed.send_modify(|passed| *passed += by);
         }
     }
 
@@ -34,15 +62,25 @@ impl Clock {
     }
 
     pub(crate) fn now(&self) -> Timestamp {
-        self.started_at + self.origin.elapsed()
+        self.started_at
+            + match &self.passed {
+                Passed::Since(origin) => origin.elapsed(),
+                Passed::Told(passed) => *passed.borrow(),
+            }
     }
 
-    /// When `at` will be; a moment that has passed is now.
-    pub(crate) fn instant(&self, at: Timestamp) -> Instant {
+    /// Until `at`; a moment that has passed is now.
+    pub(crate) async fn sleep_until(&self, at: Timestamp) {
         // Far beyond any lease; keeps the sum in range.
         let wait = at
             .since(self.started_at)
             .min(Duration::from_secs(3600 * 24 * 3650));
-        self.origin + wait
+        match &self.passed {
+            Passed::Since(origin) => tokio::time::sleep_until(*origin + wait).await,
+            Passed::Told(passed) => {
+                // It cannot end: this holds the other end.
+                let _ = passed.subscribe().wait_for(|passed| *passed >= wait).await;
+            }
+        }
     }
 }

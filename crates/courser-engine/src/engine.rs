@@ -121,7 +121,7 @@ impl Engine {
     pub(crate) async fn run(mut self, threads: Vec<JoinHandle<()>>) {
         let mut commands = Vec::with_capacity(limits::COMMANDS_PER_TURN);
         loop {
-            let deadline = self.deadline().map(|at| self.clock.instant(at));
+            let deadline = self.deadline();
             let failure = self.failure.clone();
             tokio::select! {
                 biased;
@@ -131,7 +131,7 @@ impl Engine {
                         break;
                     }
                 }
-                () = sleep_until(deadline) => {}
+                () = sleep_until(&self.clock, deadline) => {}
             }
             self.turn(&mut commands);
         }
@@ -324,9 +324,9 @@ impl Engine {
     }
 }
 
-async fn sleep_until(deadline: Option<tokio::time::Instant>) {
+async fn sleep_until(clock: &Clock, deadline: Option<Timestamp>) {
     match deadline {
-        Some(at) => tokio::time::sleep_until(at).await,
+        Some(at) => clock.sleep_until(at).await,
         None => std::future::pending().await,
     }
 }

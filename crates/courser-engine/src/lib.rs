@@ -21,6 +21,7 @@ mod subscription;
 pub mod tasks;
 mod turn;
 
+pub use clock::Clock;
 pub use handle::{BrokerHandle, Confirms, Hold, Publisher, Pulled};
 pub use start::{Options, start};
 pub use subscription::{Cut, Settler, Subscription, Unsent};

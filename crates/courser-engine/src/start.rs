@@ -53,6 +53,8 @@ pub struct Options {
     /// Bytes of the disk that are to stay free: nothing is published while there are fewer. `None` is
     /// the larger of 1 GiB and a twentieth of the disk.
     pub min_free: Option<u64>,
+    /// The time that leases and everything else go by. `None` is the machine's.
+    pub clock: Option<Clock>,
 }
 
 impl Default for Options {
@@ -60,6 +62,7 @@ impl Default for Options {
         Self {
             recent_bytes: limits::RECENT_BYTES_MAX,
             min_free: None,
+            clock: None,
         }
     }
 }
@@ -109,7 +112,7 @@ fn launch(
     seed: u64,
     options: &Options,
 ) -> Result<BrokerHandle, StoreError> {
-    let clock = Clock::start();
+    let clock = options.clock.clone().unwrap_or_else(Clock::start);
     let failure = Failure::default();
     let stats = Arc::new(Mutex::new(CommitStats::default()));
     let (commands, inbox) = mpsc::channel(limits::COMMANDS_WAITING_MAX);
@@ -129,7 +132,7 @@ fn launch(
         commands: commands.clone(),
         failure: failure.clone(),
         stats: Arc::clone(&stats),
-        clock,
+        clock: clock.clone(),
         committed: committed.clone(),
         lookout,
         last_frame,

@@ -166,6 +166,7 @@ async fn recover(config: &Config) -> Result<BrokerHandle, Error> {
     let options = courser_engine::Options {
         recent_bytes: config.recent_bytes,
         min_free: config.min_free,
+        ..Default::default()
     };
     let started = tokio::task::spawn_blocking(move || {
         courser_engine::start(open_store(&data_dir)?, &options)

@@ -17,7 +17,7 @@ use courser_core::{
     record::{Checkpoint, Chunk, Group, QueueState, Record},
 };
 use courser_engine::{
-    BrokerHandle, Options, Subscription,
+    BrokerHandle, Clock, Options, Subscription,
     request::{Delivery, Event, Open, Publish},
     start,
 };
@@ -117,6 +117,16 @@ impl Store for Gated {
 
 pub(crate) fn broker(store: impl Store) -> BrokerHandle {
     start(Arc::new(store), &Options::default()).unwrap()
+}
+
+/// A broker whose time passes only by the clock that comes with it.
+pub(crate) fn paused(store: Arc<dyn Store>) -> (BrokerHandle, Clock) {
+    let clock = Clock::paused();
+    let options = Options {
+        clock: Some(clock.clone()),
+        ..Options::default()
+    };
+    (start(store, &options).unwrap(), clock)
 }
 
 /// A broker that keeps no message in memory: everything delivered is read from the store.

@@ -22,7 +22,7 @@ use courser_store::{MemoryStore, Store};
 use tokio::task::JoinHandle;
 
 use crate::harness::{
-    Gated, Nobody, ack, broker, deliveries, numbered, open, payloads, publish, queue, until,
+    Gated, Nobody, ack, broker, deliveries, numbered, open, paused, payloads, publish, queue, until,
 };
 
 #[tokio::test]
@@ -80,21 +80,24 @@ async fn neither_a_confirm_nor_a_delivery_leaves_before_its_group_is_durable() {
     assert_eq!(payloads(&deliveries(&mut subscription, 20).await), many);
 }
 
-/// A publish whose commit, by the engine itself, waits until `store` is opened.
+/// A publish whose commit, by the engine itself, waits until `store` is opened, and how many were published
+/// before it came to that.
 async fn publish_held_up(
     store: &Gated,
     broker: &BrokerHandle,
-) -> JoinHandle<Result<Vec<Published>, PublishError>> {
+) -> (JoinHandle<Result<Vec<Published>, PublishError>>, usize) {
+    let mut before = 0;
     loop {
         store.set_open(false);
         let broker = broker.clone();
         let published = tokio::spawn(async move { broker.publish(publish("q", &["x"])).await });
         if store.waiting().await == "courser-engine" {
-            return published;
+            return (published, before);
         }
         // The committer was not done with what came before.
         store.set_open(true);
         published.await.unwrap().unwrap();
+        before += 1;
     }
 }
 
@@ -103,13 +106,20 @@ async fn a_little_that_comes_alone_is_committed_before_it_is_confirmed_or_delive
     let store = Gated::new();
     let broker = start(Arc::clone(&store) as Arc<dyn Store>, &Options::default()).unwrap();
     queue(&broker, "q").await;
-    let published = publish_held_up(&store, &broker).await;
-    let before = store.syncs.load(Ordering::SeqCst);
+    let mut subscription = broker.subscribe(open("q")).await.unwrap();
+    let (published, before) = publish_held_up(&store, &broker).await;
+    let syncs = store.syncs.load(Ordering::SeqCst);
+    deliveries(&mut subscription, before).await;
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(
+        subscription
+            .poll_events(&mut context, &mut Vec::new(), 1)
+            .is_pending()
+    );
     assert!(!published.is_finished());
     store.set_open(true);
     assert_eq!(published.await.unwrap().unwrap().len(), 1);
-    assert!(store.syncs.load(Ordering::SeqCst) > before);
-    let mut subscription = broker.subscribe(open("q")).await.unwrap();
+    assert!(store.syncs.load(Ordering::SeqCst) > syncs);
     let last = deliveries(&mut subscription, 1).await;
     assert_eq!(payloads(&last), ["x"]);
 }
@@ -117,7 +127,7 @@ async fn a_little_that_comes_alone_is_committed_before_it_is_confirmed_or_delive
 #[tokio::test]
 async fn a_disk_that_holds_up_the_engine_costs_no_lease_whose_ack_has_come() {
     let store = Gated::new();
-    let broker = start(Arc::clone(&store) as Arc<dyn Store>, &Options::default()).unwrap();
+    let (broker, clock) = paused(Arc::clone(&store) as Arc<dyn Store>);
     queue(&broker, "q").await;
     broker.publish(publish("q", &["a"])).await.unwrap();
     let lease = Duration::from_secs(1);
@@ -128,14 +138,12 @@ async fn a_disk_that_holds_up_the_engine_costs_no_lease_whose_ack_has_come() {
     };
     let mut subscription = broker.subscribe(open).await.unwrap();
     let delivered = deliveries(&mut subscription, 1).await;
-    let heard_at = tokio::time::Instant::now();
-    let published = publish_held_up(&store, &broker).await;
+    let (published, _) = publish_held_up(&store, &broker).await;
     let mut settled = pin!(broker.settle(ack(&delivered)));
     // The ack is on its way to the engine.
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     assert!(settled.as_mut().poll(&mut context).is_pending());
-    // The lease began before it was heard of.
-    tokio::time::sleep_until(heard_at + lease + Duration::from_millis(1)).await;
+    clock.advance(lease + Duration::from_millis(1));
     store.set_open(true);
     published.await.unwrap().unwrap();
     assert_eq!(settled.await.unwrap().ok, [delivered[0].lease_id]);
