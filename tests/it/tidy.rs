@@ -76,16 +76,22 @@ fn the_core_knows_no_disk_no_task_and_no_wire() {
 
 #[test]
 fn crates_know_only_whom_they_may() {
-    let allowed: [(&str, &[&str]); 7] = [
+    let allowed: [(&str, &[&str]); 8] = [
         ("courser-proto", &[]),
+        ("courser-executor", &[]),
         ("courser-core", &[]),
         ("courser-store", &["courser-core"]),
         ("courser-engine", &["courser-core", "courser-store"]),
         (
             "courser-server",
-            &["courser-core", "courser-engine", "courser-proto"],
+            &[
+                "courser-core",
+                "courser-engine",
+                "courser-executor",
+                "courser-proto",
+            ],
         ),
-        ("courser-client", &["courser-proto"]),
+        ("courser-client", &["courser-executor", "courser-proto"]),
         (
             "courser",
             &[

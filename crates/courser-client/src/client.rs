@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use courser_executor::TaskExecutor;
 use courser_proto::v1::{admin_client::AdminClient, broker_client::BrokerClient};
 use prost::Message as _;
 use tokio_stream::Stream;
@@ -250,6 +251,7 @@ fn endpoint(url: &str, options: &ConnectOptions) -> Result<Endpoint, Error> {
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES_MAX)
+        .executor(TaskExecutor)
         .tcp_nodelay(true))
 }
 

@@ -9,15 +9,13 @@ use std::{
     time::Duration,
 };
 
-use courser_engine::{Cut, tasks};
+use courser_engine::Cut;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, futures::OwnedNotified, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, futures::OwnedNotified},
     time::{Instant, Sleep, sleep},
 };
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::server::Connected;
 
 use crate::{closing::Signal, limits};
 
@@ -52,7 +50,7 @@ impl Listener {
     }
 
     /// The next connection. Those beyond the number are closed at once.
-    async fn next(&mut self) -> (Connection, SocketAddr) {
+    pub(crate) async fn next(&mut self) -> (Connection, SocketAddr) {
         loop {
             match self.inner.accept().await {
                 Ok((stream, address)) => match Arc::clone(&self.places).try_acquire_owned() {
@@ -83,20 +81,6 @@ impl Listener {
             out,
             _place: place,
         }
-    }
-
-    /// The connections as a stream. Stops accepting when that is dropped.
-    pub(crate) fn into_stream(mut self) -> ReceiverStream<io::Result<Connection>> {
-        let (sender, receiver) = mpsc::channel(1);
-        tasks::spawn("accept", async move {
-            loop {
-                tokio::select! {
-                    () = sender.closed() => return,
-                    (connection, _) = self.next() => drop(sender.send(Ok(connection)).await),
-                }
-            }
-        });
-        ReceiverStream::new(receiver)
     }
 }
 
@@ -139,6 +123,11 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
+    /// What its requests' handlers know of it.
+    pub(crate) fn way(&self) -> Way {
+        Way(self.out.clone())
+    }
+
     fn check_cut(&self) -> io::Result<()> {
         if self.cut.is_given() {
             return Err(io::Error::new(
@@ -251,16 +240,8 @@ impl AsyncWrite for Connection {
     }
 }
 
-impl Connected for Connection {
-    type ConnectInfo = Way;
-
-    fn connect_info(&self) -> Way {
-        Way(self.out.clone())
-    }
-}
-
 /// The connection that a request came over, as its handler knows it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Way(Signal);
 
 impl Way {

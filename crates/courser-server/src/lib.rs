@@ -18,6 +18,7 @@ mod metrics;
 mod serve;
 mod service;
 mod status;
+mod transport;
 mod wire;
 
 use courser_core::limits::PAYLOAD_BYTES_DEFAULT;

@@ -15,7 +15,7 @@ use std::{future::Future, io};
 use courser_engine::{BrokerHandle, tasks};
 use courser_proto::v1::admin_server::AdminServer;
 use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
-use tonic::transport::server::Router;
+use tonic::service::Routes;
 use tonic_health::pb::health_server::{Health, HealthServer};
 
 use crate::{
@@ -26,14 +26,12 @@ use crate::{
     health::HealthView,
     http, limits,
     service::{AdminService, BrokerFace, BrokerService, InOurWords},
+    transport,
 };
 
 /// Why the faces ended by themselves.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The gRPC side.
-    #[error("the gRPC side ended: {0}")]
-    Grpc(#[source] tonic::transport::Error),
     /// The HTTP side.
     #[error("the HTTP side ended: {0}")]
     Http(#[source] io::Error),
@@ -149,7 +147,7 @@ fn start_grpc(
     signals: &Signals,
 ) -> Result<JoinHandle<Result<(), ServeError>>, ServeError> {
     let (reporter, health_service) = tonic_health::server::health_reporter();
-    let router = services(handle, options, health_service)?;
+    let routes = services(handle, options, health_service)?;
     tasks::spawn("health", health.report(reporter, signals.ended.clone()));
     let (max, _http) = limits::connections_max(options.files_max);
     if max < limits::GRPC_CONNECTIONS_MAX {
@@ -161,13 +159,11 @@ fn start_grpc(
         );
     }
     let cut = signals.cut.clone();
-    let connections = Listener::new(listener, max, Patience::Opening, cut).into_stream();
-    let closing = signals.closing.clone().given();
+    let listener = Listener::new(listener, max, Patience::Opening, cut);
+    let serving = transport::serve(listener, routes, signals.closing.clone());
     Ok(tasks::spawn("grpc", async move {
-        router
-            .serve_with_incoming_shutdown(connections, closing)
-            .await
-            .map_err(ServeError::Grpc)
+        serving.await;
+        Ok(())
     }))
 }
 
@@ -175,7 +171,7 @@ fn services(
     handle: &BrokerHandle,
     options: &ServerOptions,
     health: HealthServer<impl Health>,
-) -> Result<Router, ServeError> {
+) -> Result<Routes, ServeError> {
     let arrivals = Arrivals::new(limits::arriving_bytes_max(options.max_message_bytes));
     let request_bytes_max = limits::request_bytes_max(options.max_message_bytes);
     let broker = BrokerService::new(handle.clone(), options.max_message_bytes);
@@ -189,7 +185,7 @@ fn services(
             .register_encoded_file_descriptor_set(courser_proto::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    Ok(transport()
+    Ok(Routes::default()
         .add_service(arrivals.watch(InOurWords {
             inner: broker,
             request_bytes_max,
@@ -201,25 +197,8 @@ fn services(
         .add_service(arrivals.watch(reflection().build_v1()?))
         // Many clients know reflection by its old name only: grpcio's, and all from before 2023.
         .add_service(arrivals.watch(reflection().build_v1alpha()?))
-        .add_service(arrivals.watch(health)))
-}
-
-/// HTTP/2 with every protection set by name: several defaults are "no limit". Connections have no
-/// largest age, for the end of a consumer's connection is the end of its leases.
-fn transport() -> tonic::transport::Server {
-    tonic::transport::Server::builder()
-        .accept_http1(false)
-        .timeout(limits::HANDLER_TIME_MAX)
-        .max_concurrent_streams(limits::STREAMS_PER_CONNECTION_MAX)
-        .http2_max_pending_accept_reset_streams(Some(limits::PENDING_ACCEPT_RESET_STREAMS_MAX))
-        .http2_max_local_error_reset_streams(Some(limits::LOCAL_ERROR_RESET_STREAMS_MAX))
-        .http2_max_header_list_size(limits::HEADER_LIST_BYTES_MAX)
-        .max_frame_size(limits::FRAME_BYTES_MAX)
-        .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
-        .http2_adaptive_window(Some(false))
-        .http2_keepalive_interval(Some(limits::KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(limits::KEEPALIVE_TIMEOUT))
+        .add_service(arrivals.watch(health))
+        .prepare())
 }
 
 fn start_http(

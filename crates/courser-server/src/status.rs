@@ -9,11 +9,11 @@
 //! | ALREADY_EXISTS | `QUEUE_EXISTS`, `NAME_TAKEN` |
 //! | FAILED_PRECONDITION | `UNROUTABLE`, `DEAD_LETTER_QUEUE`, `NOT_DEAD_LETTER_QUEUE`, `QUEUE_NOT_EMPTY` |
 //! | RESOURCE_EXHAUSTED | `TOO_MANY_QUEUES`, `TOO_MANY_CONSUMERS`, `TOO_MUCH_ARRIVING` |
-//! | DEADLINE_EXCEEDED | `NOT_OPENED`, `ARRIVES_TOO_SLOWLY` |
+//! | DEADLINE_EXCEEDED | `NOT_OPENED`, `ARRIVES_TOO_SLOWLY`, `TAKES_TOO_LONG` |
 //! | UNAVAILABLE | `SHUTTING_DOWN`, `STORE_FAILED` |
 //! | INTERNAL | `INTERNAL` |
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use courser_core::error::Unavailable;
 use courser_engine::request::{Ended, PublishError, QueueError};
@@ -135,6 +135,12 @@ pub(crate) fn arrives_too_slowly() -> Status {
         limits::ARRIVAL_TIME_MAX
     );
     refusal(Code::DeadlineExceeded, "ARRIVES_TOO_SLOWLY", &sentence)
+}
+
+/// What was under way is given up, and may have been done all the same.
+pub(crate) fn takes_too_long(time: Duration) -> Status {
+    let sentence = format!("the call was not answered within {time:?}");
+    refusal(Code::DeadlineExceeded, "TAKES_TOO_LONG", &sentence)
 }
 
 pub(crate) fn too_much_arriving(max: usize) -> Status {

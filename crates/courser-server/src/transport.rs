@@ -1,0 +1,221 @@
+//! HTTP/2 connections, from their beginning to their end.
+
+use std::{
+    convert::Infallible,
+    pin::pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use courser_engine::tasks;
+use courser_executor::TaskExecutor;
+use hyper::server::conn::http2;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{sync::mpsc, time::timeout};
+use tonic::{
+    body::Body,
+    codegen::{BoxFuture, Service, StdError as BoxError, http},
+    service::Routes,
+};
+
+use crate::{
+    closing::Signal,
+    connection::{Connection, Listener, Way},
+    limits,
+    status::takes_too_long,
+};
+
+/// Serves connections until `closing` is given, and then those that there are until they have ended.
+pub(crate) async fn serve(mut listener: Listener, routes: Routes, closing: Signal) {
+    let protocol = protocol();
+    let (open, mut all_ended) = mpsc::channel::<Infallible>(1);
+    let mut end = pin!(closing.clone().given());
+    loop {
+        let connection = tokio::select! {
+            () = &mut end => break,
+            (connection, _) = listener.next() => connection,
+        };
+        let service = Handlers {
+            routes: routes.clone(),
+            way: connection.way(),
+        };
+        let serving = serve_connection(connection, service, protocol.clone(), closing.clone());
+        let open = open.clone();
+        tasks::spawn("connection", async move {
+            serving.await;
+            drop(open);
+        });
+    }
+    drop((listener, open));
+    all_ended.recv().await;
+}
+
+async fn serve_connection(
+    connection: Connection,
+    service: Handlers,
+    protocol: http2::Builder<TaskExecutor>,
+    closing: Signal,
+) {
+    let service = TowerToHyperService::new(service);
+    let mut serving = pin!(protocol.serve_connection(TokioIo::new(connection), service));
+    let served = tokio::select! {
+        served = &mut serving => served,
+        () = closing.given() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection failed");
+    }
+}
+
+/// HTTP/2 with every protection set by name: several defaults are "no limit". Connections have no
+/// largest age, for the end of a consumer's connection is the end of its leases.
+fn protocol() -> http2::Builder<TaskExecutor> {
+    let mut protocol = http2::Builder::new(TaskExecutor);
+    protocol
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits::STREAMS_PER_CONNECTION_MAX)
+        .max_pending_accept_reset_streams(limits::PENDING_ACCEPT_RESET_STREAMS_MAX)
+        .max_local_error_reset_streams(limits::LOCAL_ERROR_RESET_STREAMS_MAX)
+        .max_header_list_size(limits::HEADER_LIST_BYTES_MAX)
+        .max_frame_size(limits::FRAME_BYTES_MAX)
+        .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
+        .adaptive_window(false)
+        .keep_alive_interval(limits::KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(limits::KEEPALIVE_TIMEOUT);
+    protocol
+}
+
+/// The handlers of one connection.
+#[derive(Clone, Debug)]
+struct Handlers {
+    routes: Routes,
+    way: Way,
+}
+
+impl<Given> Service<http::Request<Given>> for Handlers
+where
+    Given: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Infallible>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // Routes are always ready.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Given>) -> Self::Future {
+        let time = time_of(request.headers());
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(self.way.clone());
+        let answering = self.routes.call(request);
+        Box::pin(async move {
+            match timeout(time, answering).await {
+                Ok(answer) => answer,
+                Err(_) => Ok(takes_too_long(time).into_http()),
+            }
+        })
+    }
+}
+
+/// How long a handler may take until it begins to answer: what the client gives it, and no more than we do.
+fn time_of(headers: &http::HeaderMap) -> Duration {
+    let given = headers.get("grpc-timeout");
+    let given = given.and_then(|time| parse_time(time.as_bytes()));
+    given.map_or(limits::HANDLER_TIME_MAX, |given| {
+        given.min(limits::HANDLER_TIME_MAX)
+    })
+}
+
+/// `grpc-timeout` as the protocol writes it: at most eight digits and a unit. `None` for anything else, which
+/// counts as no time given.
+/// Source: <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>
+fn parse_time(text: &[u8]) -> Option<Duration> {
+    let (unit, digits) = text.split_last()?;
+    if !(1..=8).contains(&digits.len()) || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let count: u64 = str::from_utf8(digits).ok()?.parse().ok()?;
+    Some(match unit {
+        b'H' => Duration::from_secs(count * 3_600),
+        b'M' => Duration::from_secs(count * 60),
+        b'S' => Duration::from_secs(count),
+        b'm' => Duration::from_millis(count),
+        b'u' => Duration::from_micros(count),
+        b'n' => Duration::from_nanos(count),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::{Code, Status};
+    use tonic_types::StatusExt as _;
+
+    use super::*;
+
+    #[test]
+    fn the_time_of_a_client_is_read_as_the_protocol_writes_it() {
+        for (text, time) in [
+            ("2H", Some(Duration::from_secs(7_200))),
+            ("3M", Some(Duration::from_secs(180))),
+            ("99999999S", Some(Duration::from_secs(99_999_999))),
+            ("0m", Some(Duration::ZERO)),
+            ("15m", Some(Duration::from_millis(15))),
+            ("7u", Some(Duration::from_micros(7))),
+            ("8n", Some(Duration::from_nanos(8))),
+            ("", None),
+            ("S", None),
+            ("5", None),
+            ("5s", None),
+            ("+5S", None),
+            ("-5S", None),
+            ("123456789S", None),
+        ] {
+            assert_eq!(parse_time(text.as_bytes()), time, "{text}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_takes_longer_than_its_time_hears_so() {
+        let never = axum::Router::new().fallback(std::future::pending::<()>);
+        let mut handlers = Handlers {
+            routes: never.into(),
+            way: Way::default(),
+        };
+        for (given, seconds) in [(Some("1500m"), 1.5), (None, 300.0), (Some("1H"), 300.0)] {
+            let mut request = http::Request::new(Body::empty());
+            if let Some(given) = given {
+                let given = given.parse().unwrap();
+                request.headers_mut().insert("grpc-timeout", given);
+            }
+            let began = tokio::time::Instant::now();
+            let answer = handlers.call(request).await.unwrap();
+            let waited = began.elapsed().as_secs_f64();
+            assert!((seconds..seconds + 0.1).contains(&waited), "{waited}");
+            let status = Status::from_header_map(answer.headers()).unwrap();
+            assert_eq!(status.code(), Code::DeadlineExceeded);
+            let info = status.get_details_error_info().unwrap();
+            assert_eq!(info.reason, "TAKES_TOO_LONG");
+        }
+    }
+
+    #[test]
+    fn a_handler_has_no_more_time_than_its_limit() {
+        let mut headers = http::HeaderMap::new();
+        assert_eq!(time_of(&headers), limits::HANDLER_TIME_MAX);
+        headers.insert("grpc-timeout", "100H".parse().unwrap());
+        assert_eq!(time_of(&headers), limits::HANDLER_TIME_MAX);
+        headers.insert("grpc-timeout", "100m".parse().unwrap());
+        assert_eq!(time_of(&headers), Duration::from_millis(100));
+    }
+}
