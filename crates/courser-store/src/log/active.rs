@@ -1,7 +1,8 @@
 //! The segment that is being written, in whole blocks.
 //!
 //! Much at once is written past the page cache (`O_DIRECT`), which costs a copy less, and no pages that
-//! the kernel first has to find: `docs/decisions/0050-past-the-page-cache.md`. That needs whole blocks at
+//! the kernel first has to find, and so is a little that is synced at once, which is on the disk sooner:
+//! `docs/decisions/0050-past-the-page-cache.md`. That needs whole blocks at
 //! multiples of a block, from memory that is aligned alike. So each write begins with the block that the
 //! last frame ended in, whose bytes are written again as they were, and ends with zeros up to the end of a
 //! block. A power cut may leave a sector as it was or as it was to be: in both, what was committed is the same.
@@ -75,17 +76,21 @@ impl Active {
         self.segment.length() >= segment_bytes
     }
 
-    /// Writes the next frame, of `total` bytes, which `put` puts behind what is there.
+    /// Writes the next frame, of `total` bytes, which `put` puts behind what is there, and which is to be on the
+    /// disk `at_once` or some time later.
     pub(crate) fn write(
         &mut self,
         total: u64,
+        at_once: bool,
         blocks: &mut Blocks,
         put: impl FnOnce(&mut Vec<u8>),
     ) -> io::Result<()> {
         let start = self.offset - self.tail.len() as u64;
         let whole = self.tail.len() + total as usize;
         let bytes = blocks.fill(&self.tail, whole, put);
-        let written = if whole >= DIRECT_BYTES {
+        // Where the file does not grow, what is synced at once is sooner on the disk by itself than out of the cache.
+        let is_inside = start + bytes.len() as u64 <= self.segment.length();
+        let written = if whole >= DIRECT_BYTES || (at_once && is_inside) {
             self.write_direct(bytes, start)?
         } else {
             0

@@ -65,7 +65,7 @@ impl Log {
         let builder = &mut writer.builder;
         builder.finish(segment.place(number, self.durable(), writer.epoch));
         active
-            .write(total, &mut writer.blocks, |out| {
+            .write(total, sync, &mut writer.blocks, |out| {
                 builder.put_into(&group.messages, out);
             })
             .map_err(|error| segment.io("write", error))?;
