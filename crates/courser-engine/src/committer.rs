@@ -83,12 +83,14 @@ impl Commits {
         self.under_way.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Nothing is before it, and the disk is quick.
+    pub(crate) fn would_commit_alone(&self) -> bool {
+        self.is_quick.load(Ordering::Relaxed) && self.under_way.load(Ordering::Acquire) == 0
+    }
+
     /// Commits a turn here and now, if it is little, nothing is before it, and the disk is quick.
     pub(crate) fn commit_alone(&self, turn: Turn) -> Alone {
-        if !turn.is_little()
-            || !self.is_quick.load(Ordering::Relaxed)
-            || self.under_way.load(Ordering::Acquire) > 0
-        {
+        if !turn.is_little() || !self.would_commit_alone() {
             return Alone::NotNow(turn);
         }
         let Ok(mut log) = self.log.try_lock() else {

@@ -3,6 +3,9 @@
 //! One loop, in turns: take the commands that wait, apply them to the core with one `now`, hand out
 //! what can be delivered, and pass what became true and what is to be said to the committer. It wakes
 //! for commands, for the next deadline of the core, and when a checkpoint is due.
+//!
+//! There is one seat, and who sits in it makes the turn: this thread, or for a little command that comes when
+//! there is nothing else to do the thread that brings it (`door.rs`).
 
 mod admin;
 mod apply;
@@ -10,10 +13,12 @@ mod deliver;
 
 use std::{
     collections::VecDeque,
+    future::poll_fn,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard,
         mpsc::{Sender, SyncSender},
     },
+    task::Poll,
     thread::JoinHandle,
     time::Duration,
 };
@@ -27,12 +32,13 @@ use courser_core::{
 };
 use courser_store::Store;
 use rustc_hash::FxHashMap;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::{
     clock::Clock,
     command::{Command, PublishCommand, Reply},
     committer::{Alone, Commits},
+    door::{self, Door, Seat},
     failure::Failure,
     limits,
     loader::Load,
@@ -40,13 +46,14 @@ use crate::{
     request::{CommitStats, Ended, Event, Health, QueueError, Redriven},
     room::Room,
     turn::Turn,
+    watch::Watch,
 };
 use deliver::Outlet;
 
 pub(crate) struct Engine {
     pub(crate) broker: Broker,
     pub(crate) inbox: mpsc::Receiver<Command>,
-    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) door: Door,
     pub(crate) turns: SyncSender<Turn>,
     pub(crate) commits: Arc<Commits>,
     pub(crate) loads: Sender<Load>,
@@ -73,6 +80,11 @@ pub(crate) struct Engine {
     /// Commands that came while the disk held it up. Time passes for leases only after these: what is said in them was
     /// said in time.
     pub(crate) behind: usize,
+    /// When the last turn ended.
+    pub(crate) rests_since: Timestamp,
+    /// When its thread wakes by itself, and how it is woken before.
+    pub(crate) wakes_at: Option<Timestamp>,
+    pub(crate) wake: Arc<Notify>,
     /// Who waits for the end.
     pub(crate) shutdown: Vec<Reply<()>>,
 }
@@ -117,28 +129,72 @@ impl Progress {
 }
 
 impl Engine {
-    /// Until shutdown. `threads` are those that end when this one lets go of them.
-    pub(crate) async fn run(mut self, threads: Vec<JoinHandle<()>>) {
+    /// What its thread does, until shutdown. `threads` are those that end when this one lets go of them.
+    /// `None` when it was cut short: somebody in the seat has panicked.
+    pub(crate) async fn run(seat: &Seat, threads: Vec<JoinHandle<()>>) -> Option<()> {
         let mut commands = Vec::with_capacity(limits::COMMANDS_PER_TURN);
+        let (clock, failure, wake) = {
+            let seat = door::take(seat)?;
+            let engine = seat.as_ref()?;
+            let (clock, failure) = (engine.clock.clone(), engine.failure.clone());
+            (clock, failure, Arc::clone(&engine.wake))
+        };
         loop {
-            let deadline = self.deadline();
-            let failure = self.failure.clone();
-            tokio::select! {
+            let deadline = door::take(seat)?.as_mut()?.sleep();
+            let mut seat = tokio::select! {
                 biased;
-                () = failure.happens() => self.end_all(Ended::StoreFailed),
-                taken = self.inbox.recv_many(&mut commands, limits::COMMANDS_PER_TURN) => {
+                () = failure.happens() => {
+                    let mut seat = door::take(seat)?;
+                    seat.as_mut()?.end_all(Ended::StoreFailed);
+                    seat
+                }
+                taken = take_commands(seat, &mut commands) => {
+                    let (seat, taken) = taken?;
                     if taken == 0 {
                         break;
                     }
+                    seat
                 }
-                () = sleep_until(&self.clock, deadline) => {}
-            }
-            self.turn(&mut commands);
+                () = wake.notified() => door::take(seat)?,
+                () = sleep_until(&clock, deadline) => door::take(seat)?,
+            };
+            seat.as_mut()?.turn(&mut commands);
         }
-        while !self.publishes.is_empty() {
-            self.turn(&mut commands);
+        let mut engine = door::take(seat)?.take()?;
+        while !engine.publishes.is_empty() {
+            engine.turn(&mut commands);
         }
-        self.end(threads);
+        engine.end(threads);
+        Some(())
+    }
+
+    /// Notes when its thread is to wake.
+    fn sleep(&mut self) -> Option<Timestamp> {
+        self.wakes_at = self.deadline();
+        self.wakes_at
+    }
+
+    /// One turn with this command, by the thread that brings it; gives it back when it is not alone.
+    ///
+    /// Of many that come one after the other, only the first is alone: the others gather in the inbox.
+    pub(crate) fn carry_out(&mut self, command: Command, watch: &Watch) -> Option<Command> {
+        let is_alone = self.inbox.is_empty()
+            && !self.again
+            && self.behind == 0
+            && self.publishes.is_empty()
+            && self.clock.now().since(self.rests_since) >= limits::ALONE_AFTER
+            && self.commits.would_commit_alone();
+        if !is_alone {
+            return Some(command);
+        }
+        let watched = watch.begin();
+        self.turn(&mut vec![command]);
+        drop(watched);
+        let deadline = self.deadline();
+        if deadline.is_some_and(|at| self.wakes_at.is_none_or(|wakes| at < wakes)) {
+            self.wake.notify_one();
+        }
+        None
     }
 
     /// When the next turn is due without a command.
@@ -176,6 +232,7 @@ impl Engine {
         self.step_redrive(now, &mut turn);
         self.deliver(now, &mut turn);
         self.submit(turn, now);
+        self.rests_since = self.clock.now();
     }
 
     fn pass_time(&mut self, now: Timestamp) {
@@ -313,6 +370,9 @@ impl Engine {
         }
         // With the way to the log goes what the keeper waits for.
         drop((self.turns, self.loads, self.commits));
+        if let Some(watch) = &self.door.watch {
+            watch.end();
+        }
         for thread in threads {
             drop(thread.join());
         }
@@ -322,6 +382,23 @@ impl Engine {
             let _ = reply.send(());
         }
     }
+}
+
+/// The next commands, with the seat in which they are to be applied; none once there will be none.
+async fn take_commands<'a>(
+    seat: &'a Seat,
+    commands: &mut Vec<Command>,
+) -> Option<(MutexGuard<'a, Option<Engine>>, usize)> {
+    poll_fn(|context| {
+        let mut guard = door::take(seat);
+        let Some(engine) = guard.as_mut().and_then(|seat| seat.as_mut()) else {
+            return Poll::Ready(None);
+        };
+        let inbox = &mut engine.inbox;
+        let polled = inbox.poll_recv_many(context, commands, limits::COMMANDS_PER_TURN);
+        polled.map(|taken| guard.map(|guard| (guard, taken)))
+    })
+    .await
 }
 
 async fn sleep_until(clock: &Clock, deadline: Option<Timestamp>) {

@@ -16,6 +16,7 @@ use tokio::{
 
 use crate::{
     command::{Change, Command, Look, OptionsChange, Permits, PublishCommand, PublishReply, Reply},
+    door::Door,
     limits,
     request::{
         Confirm, Delivery, Ended, Event, Health, Info, Open, Peek, Peeked, Publish, PublishError,
@@ -28,7 +29,7 @@ use crate::{
 /// Speaks to the engine. Every call is answered, with an error when the engine has ended.
 #[derive(Clone, Debug)]
 pub struct BrokerHandle {
-    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) door: Door,
     pub(crate) on_their_way: Arc<Semaphore>,
     pub(crate) peeks: Arc<Semaphore>,
     pub(crate) health: watch::Receiver<Health>,
@@ -52,10 +53,9 @@ impl BrokerHandle {
             reply: PublishReply::Unary(reply),
             permits,
         };
-        self.commands
-            .send(Command::Publish(command))
-            .await
-            .map_err(|_| publish_ended())?;
+        if !self.bring(command).await {
+            return Err(publish_ended());
+        }
         answer.await.unwrap_or_else(|_| Err(publish_ended()))
     }
 
@@ -171,9 +171,13 @@ impl BrokerHandle {
     /// # Errors
     /// `Unavailable`: nothing is known of any of them.
     pub async fn settle(&self, settlements: Vec<Settlement>) -> Result<Settled, QueueError> {
-        self.ask(|reply| Command::Settle { settlements, reply })
-            .await
-            .unwrap_or_else(|| Err(ended()))
+        let (reply, answer) = oneshot::channel();
+        let is_little = settlements.len() <= limits::LITTLE_RECORDS;
+        let command = Command::Settle { settlements, reply };
+        if !self.door.bring(command, is_little).await {
+            return Err(ended());
+        }
+        answer.await.unwrap_or_else(|_| Err(ended()))
     }
 
     /// Makes a queue; `false` when it was there already, with the same options.
@@ -330,8 +334,17 @@ impl BrokerHandle {
 
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Option<T> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(command(reply)).await.ok()?;
+        if !self.door.send(command(reply)).await {
+            return None;
+        }
         answer.await.ok()
+    }
+
+    async fn bring(&self, command: PublishCommand) -> bool {
+        let publish = &command.publish;
+        let is_little = publish.bytes() <= limits::LITTLE_BYTES
+            && publish.messages.len() <= limits::LITTLE_RECORDS;
+        self.door.bring(Command::Publish(command), is_little).await
     }
 }
 
@@ -395,11 +408,7 @@ impl Publisher {
             reply,
             permits,
         };
-        self.handle
-            .commands
-            .send(Command::Publish(command))
-            .await
-            .is_ok()
+        self.handle.bring(command).await
     }
 
     /// Answers a request that never reached the engine, in its place in the order. Waits until all

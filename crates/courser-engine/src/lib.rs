@@ -6,6 +6,7 @@
 mod clock;
 mod command;
 mod committer;
+mod door;
 mod engine;
 mod failure;
 mod handle;
@@ -20,6 +21,7 @@ mod start;
 mod subscription;
 pub mod tasks;
 mod turn;
+mod watch;
 
 pub use clock::Clock;
 pub use handle::{BrokerHandle, Confirms, Hold, Publisher, Pulled};

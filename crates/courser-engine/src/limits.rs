@@ -21,6 +21,12 @@ pub(crate) const TURNS_WAITING_MAX: usize = 64;
 pub(crate) const LITTLE_BYTES: usize = 16 * 1024;
 /// Records in such a turn.
 pub(crate) const LITTLE_RECORDS: usize = 16;
+/// How long the engine must have had nothing to do before a connection's thread does its work: what comes sooner
+/// is one of many, and gathers.
+pub(crate) const ALONE_AFTER: Duration = Duration::from_micros(30);
+/// How long a connection's thread may be at that before others are woken to hear what arrives, and how often that is
+/// looked at.
+pub(crate) const WATCH_INTERVAL: Duration = Duration::from_millis(5);
 /// A commit that took longer says that the disk is slow: then the engine waits for none.
 pub(crate) const QUICK_COMMIT: Duration = Duration::from_millis(2);
 /// Bytes of messages in one group: larger ones gain nothing and delay the first confirm.

@@ -17,7 +17,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, mpsc as std_mpsc},
+    sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc},
     thread,
 };
 
@@ -26,14 +26,19 @@ use courser_core::{
     id::{ChunkNo, QueueId},
     random::Random,
     record::{Chunk, QueueState, Record},
+    time::Timestamp,
 };
 use courser_store::{FrameNo, Pager, Recover, Recovered, Store, StoreError};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::{
+    runtime,
+    sync::{Semaphore, mpsc, watch},
+};
 use uuid::Uuid;
 
 use crate::{
     clock::Clock,
     committer::{Commits, Committer, Log},
+    door::{Door, Seat},
     engine::{Engine, Progress},
     failure::Failure,
     handle::BrokerHandle,
@@ -43,6 +48,7 @@ use crate::{
     recent::{Committed, Recent},
     request::{CommitStats, Health},
     room::Lookout,
+    watch::Watch,
 };
 
 /// What the engine can be told.
@@ -160,10 +166,20 @@ fn launch(
     if replayed {
         progress.note_replay(clock.now());
     }
+    // Where those who bring commands run.
+    let connections = runtime::Handle::try_current()
+        .ok()
+        .filter(|runtime| runtime.metrics().num_workers() > 1);
+    let seat = Arc::new(Seat::default());
+    let door = Door {
+        commands,
+        seat: Arc::clone(&seat),
+        watch: connections.as_ref().map(|_| Watch::default()),
+    };
     let engine = Engine {
         broker,
         inbox,
-        commands: commands.clone(),
+        door: door.clone(),
         turns,
         commits,
         loads,
@@ -183,23 +199,35 @@ fn launch(
         progress,
         again: false,
         behind: 0,
+        rests_since: Timestamp::ZERO,
+        wakes_at: None,
+        wake: Arc::default(),
         shutdown: Vec::new(),
     };
-    let threads = vec![
+    *seat.lock().unwrap_or_else(PoisonError::into_inner) = Some(engine);
+    let mut threads = vec![
         spawn("courser-commit", move || committer.run())?,
         spawn("courser-keep", move || keeper.run())?,
         spawn("courser-load", move || loader.run())?,
     ];
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    if let (Some(watch), Some(connections)) = (door.watch.clone(), connections) {
+        threads.push(spawn("courser-watch", move || {
+            // A task that comes from outside wakes a thread, which looks at the network when it is done.
+            watch.run(|| drop(connections.spawn(async {})));
+        })?);
+    }
+    let runtime = runtime::Builder::new_current_thread()
         .enable_time()
         .build()
         .map_err(|source| cannot_start("the engine's runtime", source))?;
     spawn("courser-engine", move || {
-        runtime.block_on(engine.run(threads));
+        if runtime.block_on(Engine::run(&seat, threads)).is_none() {
+            tracing::error!("the engine has ended by a panic");
+        }
     })?;
     let on_their_way = Arc::new(Semaphore::new(limits::PUBLISH_KIB_MAX as usize));
     Ok(BrokerHandle {
-        commands,
+        door,
         on_their_way,
         peeks: Arc::new(Semaphore::new(limits::PEEKS_AT_ONCE)),
         health: health_watch,

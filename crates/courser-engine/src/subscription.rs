@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::{
     command::Command,
+    door::Door,
     limits,
     request::{Delivery, Event, Settlement},
 };
@@ -151,7 +152,7 @@ fn tell(commands: &mpsc::Sender<Command>, what: &'static str, command: Command) 
 #[derive(Clone, Debug)]
 pub struct Settler {
     consumer: ConsumerId,
-    commands: mpsc::Sender<Command>,
+    door: Door,
     waiting: Arc<Semaphore>,
 }
 
@@ -162,25 +163,20 @@ impl Settler {
         let Ok(permit) = Arc::clone(&self.waiting).acquire_owned().await else {
             return false;
         };
-        let consumer = self.consumer;
-        self.commands
-            .send(Command::SettleOn {
-                consumer,
-                settlements,
-                permit,
-            })
-            .await
-            .is_ok()
+        let is_little = settlements.len() <= limits::LITTLE_RECORDS;
+        let command = Command::SettleOn {
+            consumer: self.consumer,
+            settlements,
+            permit,
+        };
+        self.door.bring(command, is_little).await
     }
 
     /// Asks for no more deliveries; [`Event::Drained`] comes after the last one. What is held can be
     /// settled as before. `false` when the broker has ended.
     pub async fn drain(&self) -> bool {
         let consumer = self.consumer;
-        self.commands
-            .send(Command::Drain { consumer })
-            .await
-            .is_ok()
+        self.door.send(Command::Drain { consumer }).await
     }
 }
 
@@ -199,16 +195,13 @@ pub struct Subscription {
 impl Subscription {
     /// That of `consumer`, and where its events go. From here on, dropping it tells the engine of its
     /// end: also when nobody waits for it any more.
-    pub(crate) fn new(
-        consumer: ConsumerId,
-        commands: mpsc::Sender<Command>,
-    ) -> (Self, mpsc::UnboundedSender<Event>) {
+    pub(crate) fn new(consumer: ConsumerId, door: Door) -> (Self, mpsc::UnboundedSender<Event>) {
         let (sender, events) = mpsc::unbounded_channel();
         let waiting = Arc::new(Semaphore::new(limits::SETTLES_WAITING_MAX));
         let subscription = Self {
             settler: Settler {
                 consumer,
-                commands,
+                door,
                 waiting,
             },
             events,
@@ -251,7 +244,7 @@ impl Subscription {
         Unsent {
             flow: self.flow.clone(),
             consumer: self.settler.consumer,
-            commands: self.settler.commands.clone(),
+            commands: self.settler.door.commands.clone(),
             messages: deliveries.len() as u64,
             bytes,
         }
@@ -317,6 +310,6 @@ impl Drop for Subscription {
                 unsent: std::mem::take(&mut self.unsent),
             }
         };
-        tell(&self.settler.commands, "unsubscribe", command);
+        tell(&self.settler.door.commands, "unsubscribe", command);
     }
 }

@@ -171,7 +171,7 @@ impl Engine {
     ) {
         let (queue, options) = consumer_options(open, window_bytes);
         let subscribed = self.broker.subscribe(&queue, options).map(|consumer| {
-            let (subscription, events) = Subscription::new(consumer, self.commands.clone());
+            let (subscription, events) = Subscription::new(consumer, self.door.clone());
             let outlet = Outlet::new(events, subscription.flow.clone(), cut);
             self.outlets.insert(consumer, outlet);
             subscription

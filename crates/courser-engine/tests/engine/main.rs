@@ -2,6 +2,7 @@
 //!
 //! Nothing here sleeps: each test waits for what must happen.
 
+mod alone;
 mod consuming;
 mod harness;
 mod promises;

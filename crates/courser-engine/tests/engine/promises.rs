@@ -1,8 +1,6 @@
 //! What is said is true: order, durability, restarts, failures, the end.
 
 use std::{
-    future::Future as _,
-    pin::pin,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -14,15 +12,14 @@ use courser_core::{
     options::Durability,
 };
 use courser_engine::{
-    BrokerHandle, Options,
-    request::{Ended, Event, Health, Open, Publish, Published},
+    Options,
+    request::{Ended, Event, Health, Publish},
     start,
 };
 use courser_store::{MemoryStore, Store};
-use tokio::task::JoinHandle;
 
 use crate::harness::{
-    Gated, Nobody, ack, broker, deliveries, numbered, open, paused, payloads, publish, queue, until,
+    Gated, Nobody, ack, broker, deliveries, numbered, open, payloads, publish, queue, until,
 };
 
 #[tokio::test]
@@ -78,77 +75,6 @@ async fn neither_a_confirm_nor_a_delivery_leaves_before_its_group_is_durable() {
     store.set_open(true);
     assert_eq!(confirms.next().await.unwrap().number, 7);
     assert_eq!(payloads(&deliveries(&mut subscription, 20).await), many);
-}
-
-/// A publish whose commit, by the engine itself, waits until `store` is opened, and how many were published
-/// before it came to that.
-async fn publish_held_up(
-    store: &Gated,
-    broker: &BrokerHandle,
-) -> (JoinHandle<Result<Vec<Published>, PublishError>>, usize) {
-    let mut before = 0;
-    loop {
-        store.set_open(false);
-        let broker = broker.clone();
-        let published = tokio::spawn(async move { broker.publish(publish("q", &["x"])).await });
-        if store.waiting().await == "courser-engine" {
-            return (published, before);
-        }
-        // The committer was not done with what came before.
-        store.set_open(true);
-        published.await.unwrap().unwrap();
-        before += 1;
-    }
-}
-
-#[tokio::test]
-async fn a_little_that_comes_alone_is_committed_before_it_is_confirmed_or_delivered() {
-    let store = Gated::new();
-    let broker = start(Arc::clone(&store) as Arc<dyn Store>, &Options::default()).unwrap();
-    queue(&broker, "q").await;
-    let mut subscription = broker.subscribe(open("q")).await.unwrap();
-    let (published, before) = publish_held_up(&store, &broker).await;
-    let syncs = store.syncs.load(Ordering::SeqCst);
-    deliveries(&mut subscription, before).await;
-    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-    assert!(
-        subscription
-            .poll_events(&mut context, &mut Vec::new(), 1)
-            .is_pending()
-    );
-    assert!(!published.is_finished());
-    store.set_open(true);
-    assert_eq!(published.await.unwrap().unwrap().len(), 1);
-    assert!(store.syncs.load(Ordering::SeqCst) > syncs);
-    let last = deliveries(&mut subscription, 1).await;
-    assert_eq!(payloads(&last), ["x"]);
-}
-
-#[tokio::test]
-async fn a_disk_that_holds_up_the_engine_costs_no_lease_whose_ack_has_come() {
-    let store = Gated::new();
-    let (broker, clock) = paused(Arc::clone(&store) as Arc<dyn Store>);
-    queue(&broker, "q").await;
-    broker.publish(publish("q", &["a"])).await.unwrap();
-    let lease = Duration::from_secs(1);
-    let open = Open {
-        lease: Some(lease),
-        max_messages: 1,
-        ..open("q")
-    };
-    let mut subscription = broker.subscribe(open).await.unwrap();
-    let delivered = deliveries(&mut subscription, 1).await;
-    let (published, _) = publish_held_up(&store, &broker).await;
-    let mut settled = pin!(broker.settle(ack(&delivered)));
-    // The ack is on its way to the engine.
-    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-    assert!(settled.as_mut().poll(&mut context).is_pending());
-    clock.advance(lease + Duration::from_millis(1));
-    store.set_open(true);
-    published.await.unwrap().unwrap();
-    assert_eq!(settled.await.unwrap().ok, [delivered[0].lease_id]);
-    let view = broker.get_queue("q".to_owned()).await.unwrap();
-    assert_eq!((view.totals.acked, view.totals.expired), (1, 0));
 }
 
 fn futures_waker() -> std::task::Waker {

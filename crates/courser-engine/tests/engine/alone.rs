@@ -1,0 +1,218 @@
+//! Commands that come alone: who carries them out, and what that must not change.
+
+use std::{
+    future::Future as _,
+    io::{Read as _, Write as _},
+    pin::pin,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use courser_core::{
+    error::PublishError,
+    options::{Backoff, QueueOptions},
+};
+use courser_engine::{
+    BrokerHandle, Options,
+    request::{Open, Published},
+    start,
+};
+use courser_store::Store;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    task::JoinHandle,
+};
+
+use crate::harness::{Gated, ack, deliveries, open, paused, payloads, publish, queue};
+
+const ENGINE: &str = "courser-engine";
+const CONNECTION: &str = "tokio-rt-worker";
+
+/// A publish whose commit, by the thread of this name, waits until `store` is opened, and how many were
+/// published before it came to that.
+async fn publish_held_up(
+    store: &Gated,
+    broker: &BrokerHandle,
+    thread: &str,
+    before_each: impl Fn(),
+) -> (JoinHandle<Result<Vec<Published>, PublishError>>, usize) {
+    let mut before = 0;
+    loop {
+        before_each();
+        store.set_open(false);
+        let broker = broker.clone();
+        let published = tokio::spawn(async move { broker.publish(publish("q", &["x"])).await });
+        if store.waiting().await == thread {
+            return (published, before);
+        }
+        // There was something else to do.
+        store.set_open(true);
+        published.await.unwrap().unwrap();
+        before += 1;
+    }
+}
+
+#[tokio::test]
+async fn a_little_that_comes_alone_is_committed_before_it_is_confirmed_or_delivered() {
+    let store = Gated::new();
+    let broker = start(Arc::clone(&store) as Arc<dyn Store>, &Options::default()).unwrap();
+    queue(&broker, "q").await;
+    let mut subscription = broker.subscribe(open("q")).await.unwrap();
+    let (published, before) = publish_held_up(&store, &broker, ENGINE, || {}).await;
+    let syncs = store.syncs.load(Ordering::SeqCst);
+    deliveries(&mut subscription, before).await;
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(
+        subscription
+            .poll_events(&mut context, &mut Vec::new(), 1)
+            .is_pending()
+    );
+    assert!(!published.is_finished());
+    store.set_open(true);
+    assert_eq!(published.await.unwrap().unwrap().len(), 1);
+    assert!(store.syncs.load(Ordering::SeqCst) > syncs);
+    let last = deliveries(&mut subscription, 1).await;
+    assert_eq!(payloads(&last), ["x"]);
+}
+
+#[tokio::test]
+async fn a_disk_that_holds_up_the_engine_costs_no_lease_whose_ack_has_come() {
+    let store = Gated::new();
+    let (broker, clock) = paused(Arc::clone(&store) as Arc<dyn Store>);
+    queue(&broker, "q").await;
+    broker.publish(publish("q", &["a"])).await.unwrap();
+    let lease = Duration::from_secs(1);
+    let open = Open {
+        lease: Some(lease),
+        max_messages: 1,
+        ..open("q")
+    };
+    let mut subscription = broker.subscribe(open).await.unwrap();
+    let delivered = deliveries(&mut subscription, 1).await;
+    let (published, _) = publish_held_up(&store, &broker, ENGINE, || {}).await;
+    let mut settled = pin!(broker.settle(ack(&delivered)));
+    // The ack is on its way to the engine.
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(settled.as_mut().poll(&mut context).is_pending());
+    clock.advance(lease + Duration::from_millis(1));
+    store.set_open(true);
+    published.await.unwrap().unwrap();
+    assert_eq!(settled.await.unwrap().ok, [delivered[0].lease_id]);
+    let view = broker.get_queue("q".to_owned()).await.unwrap();
+    assert_eq!((view.totals.acked, view.totals.expired), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_connection_carries_out_is_committed_before_it_is_confirmed_or_delivered() {
+    let store = Gated::new();
+    let broker = start(Arc::clone(&store) as Arc<dyn Store>, &Options::default()).unwrap();
+    queue(&broker, "q").await;
+    let mut subscription = broker.subscribe(open("q")).await.unwrap();
+    let (published, before) = publish_held_up(&store, &broker, CONNECTION, || {}).await;
+    let syncs = store.syncs.load(Ordering::SeqCst);
+    deliveries(&mut subscription, before).await;
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(
+        subscription
+            .poll_events(&mut context, &mut Vec::new(), 1)
+            .is_pending()
+    );
+    // What comes meanwhile is done afterwards, and lost to nobody.
+    let second = {
+        let broker = broker.clone();
+        tokio::spawn(async move { broker.publish(publish("q", &["y"])).await })
+    };
+    assert!(!published.is_finished());
+    store.set_open(true);
+    published.await.unwrap().unwrap();
+    second.await.unwrap().unwrap();
+    assert!(store.syncs.load(Ordering::SeqCst) >= syncs + 2);
+    let last = deliveries(&mut subscription, 2).await;
+    assert_eq!(payloads(&last), ["x", "y"]);
+}
+
+/// Two ends of a connection.
+async fn connection() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+    (near.unwrap(), far.unwrap().0)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_are_served_while_the_disk_holds_up_one_of_their_threads() {
+    let (stream, mut far) = connection().await;
+    // Its end here does without the runtime, whose timers would not come either.
+    let mut stream = stream.into_std().unwrap();
+    stream.set_nonblocking(false).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    tokio::spawn(async move {
+        while let Ok(byte) = far.read_u8().await {
+            far.write_u8(byte).await.unwrap();
+        }
+    });
+    let store = Gated::new();
+    let broker = start(Arc::clone(&store) as Arc<dyn Store>, &Options::default()).unwrap();
+    queue(&broker, "q").await;
+    // The thread that waits for the network is the one that publishes: nobody else is awake.
+    let (mut publisher, mut far) = connection().await;
+    let (confirm, mut confirms) = mpsc::channel(1);
+    tokio::spawn(async move {
+        while far.read_u8().await.is_ok() {
+            broker.publish(publish("q", &["x"])).await.unwrap();
+            confirm.send(()).await.unwrap();
+        }
+    });
+    for byte in 0..5 {
+        loop {
+            store.set_open(false);
+            publisher.write_u8(byte).await.unwrap();
+            if store.waiting().await == CONNECTION {
+                break;
+            }
+            store.set_open(true);
+            confirms.recv().await.unwrap();
+        }
+        stream.write_all(&[byte]).unwrap();
+        let mut echoed = [0];
+        stream.read_exact(&mut echoed).expect("it is served");
+        assert_eq!(echoed, [byte]);
+        store.set_open(true);
+        confirms.recv().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_that_begins_with_such_a_command_ends_in_time() {
+    let store = Gated::new();
+    let (broker, clock) = paused(Arc::clone(&store) as Arc<dyn Store>);
+    let options = QueueOptions {
+        backoff: Backoff {
+            initial: Duration::ZERO,
+            max: Duration::ZERO,
+            ..Default::default()
+        },
+        ..QueueOptions::default()
+    };
+    broker.create_queue("q".to_owned(), options).await.unwrap();
+    // Sooner than anything else that the engine's thread wakes for.
+    let lease = Duration::from_millis(20);
+    let consumer = Open {
+        lease: Some(lease),
+        max_messages: 1,
+        ..open("q")
+    };
+    let mut subscription = broker.subscribe(consumer).await.unwrap();
+    let moment = || clock.advance(Duration::from_micros(100));
+    let (published, _) = publish_held_up(&store, &broker, CONNECTION, moment).await;
+    store.set_open(true);
+    published.await.unwrap().unwrap();
+    deliveries(&mut subscription, 1).await;
+    clock.advance(lease + Duration::from_millis(1));
+    let again = deliveries(&mut subscription, 1).await;
+    assert_eq!(again[0].attempt, 2);
+}
