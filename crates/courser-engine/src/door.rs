@@ -4,7 +4,7 @@
 //! thread, and the one that waits for the answer: each takes about a third of what the sync takes.
 //! `docs/decisions/0070-straight-in.md`.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::mpsc;
 
@@ -62,11 +62,5 @@ impl Door {
 /// The engine's thread takes its seat. `None` when it is over: somebody panicked in it, and what it knows is half a
 /// turn.
 pub(crate) fn take(seat: &Seat) -> Option<MutexGuard<'_, Option<Engine>>> {
-    match seat.lock() {
-        Ok(seat) => Some(seat),
-        Err(poisoned) => {
-            drop(PoisonError::into_inner(poisoned).take());
-            None
-        }
-    }
+    seat.lock().ok()
 }

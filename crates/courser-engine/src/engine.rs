@@ -178,15 +178,19 @@ impl Engine {
     ///
     /// Of many that come one after the other, only the first is alone: the others gather in the inbox.
     pub(crate) fn carry_out(&mut self, command: Command, watch: &Watch) -> Option<Command> {
+        let now = self.clock.now();
         let is_alone = self.inbox.is_empty()
             && !self.again
             && self.behind == 0
             && self.publishes.is_empty()
-            && self.clock.now().since(self.rests_since) >= limits::ALONE_AFTER
+            && self.shutdown.is_empty()
+            && now.since(self.rests_since) >= limits::ALONE_AFTER
             && self.commits.would_commit_alone();
-        if !is_alone {
+        // What is due is the engine's own work, and may be much.
+        if !is_alone || self.deadline().is_some_and(|at| at <= now) {
             return Some(command);
         }
+        let _tell = TellOfPanic(Arc::clone(&self.wake));
         let watched = watch.begin();
         self.turn(&mut vec![command]);
         drop(watched);
@@ -380,6 +384,17 @@ impl Engine {
         drop(self.store);
         for reply in self.shutdown {
             let _ = reply.send(());
+        }
+    }
+}
+
+/// Its thread must hear that somebody panicked in its seat.
+struct TellOfPanic(Arc<Notify>);
+
+impl Drop for TellOfPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.notify_one();
         }
     }
 }

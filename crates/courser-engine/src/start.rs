@@ -205,23 +205,30 @@ fn launch(
         shutdown: Vec::new(),
     };
     *seat.lock().unwrap_or_else(PoisonError::into_inner) = Some(engine);
+    let end = End {
+        seat,
+        watch: door.watch.clone(),
+    };
     let mut threads = vec![
         spawn("courser-commit", move || committer.run())?,
         spawn("courser-keep", move || keeper.run())?,
         spawn("courser-load", move || loader.run())?,
     ];
     if let (Some(watch), Some(connections)) = (door.watch.clone(), connections) {
-        threads.push(spawn("courser-watch", move || {
+        let looking = watch.clone();
+        let thread = spawn("courser-watch", move || {
             // A task that comes from outside wakes a thread, which looks at the network when it is done.
-            watch.run(|| drop(connections.spawn(async {})));
-        })?);
+            looking.run(|| drop(connections.spawn(async {})));
+        })?;
+        watch.is_run_by(thread.thread());
+        threads.push(thread);
     }
     let runtime = runtime::Builder::new_current_thread()
         .enable_time()
         .build()
         .map_err(|source| cannot_start("the engine's runtime", source))?;
     spawn("courser-engine", move || {
-        if runtime.block_on(Engine::run(&seat, threads)).is_none() {
+        if runtime.block_on(Engine::run(&end.seat, threads)).is_none() {
             tracing::error!("the engine has ended by a panic");
         }
     })?;
@@ -232,6 +239,26 @@ fn launch(
         peeks: Arc::new(Semaphore::new(limits::PEEKS_AT_ONCE)),
         health: health_watch,
     })
+}
+
+/// Lets go of the engine, however its thread ends: everybody hears of that, and the store is free.
+struct End {
+    seat: Arc<Seat>,
+    watch: Option<Watch>,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let engine = self
+            .seat
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        drop(engine);
+        if let Some(watch) = &self.watch {
+            watch.end();
+        }
+    }
 }
 
 fn spawn(

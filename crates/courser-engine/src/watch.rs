@@ -31,6 +31,12 @@ struct State {
 pub(crate) struct Watched<'a>(&'a Watch);
 
 impl Watch {
+    /// Names its thread, before anything else is asked of it.
+    pub(crate) fn is_run_by(&self, thread: &Thread) {
+        // There is one.
+        let _ = self.0.thread.set(thread.clone());
+    }
+
     /// To be called by one at a time.
     pub(crate) fn begin(&self) -> Watched<'_> {
         self.0.steps.fetch_add(1, SeqCst);
@@ -55,8 +61,6 @@ impl Watch {
     /// sleeps.
     pub(crate) fn run(&self, help: impl Fn()) {
         let state = &*self.0;
-        // Nobody else sets it.
-        let _ = state.thread.set(thread::current());
         let mut seen = 0;
         while !state.has_ended.load(SeqCst) {
             let steps = state.steps.load(SeqCst);
@@ -98,11 +102,10 @@ mod tests {
             let watch = watch.clone();
             thread::spawn(move || watch.run(|| helps.send(()).unwrap()))
         };
-        for _ in 0..2 {
-            let long = watch.begin();
-            helped.recv().unwrap();
-            drop(long);
-        }
+        watch.is_run_by(watching.thread());
+        let long = watch.begin();
+        helped.recv().unwrap();
+        drop(long);
         watch.end();
         watching.join().unwrap();
         // What came before the end was seen is all there is.
@@ -117,6 +120,7 @@ mod tests {
                 let watch = watch.clone();
                 thread::spawn(move || watch.run(|| {}))
             };
+            watch.is_run_by(watching.thread());
             watch.end();
             watching.join().unwrap();
         }

@@ -35,7 +35,7 @@ const RUNS_MAX: usize = 3;
 /// Nobody runs it: who wakes it wakes tokio's task.
 const RESTS: u8 = 0;
 const RUNS: u8 = 1;
-/// It was woken while it runs.
+/// It was woken since it ran, or began to.
 const WOKEN: u8 = 2;
 
 struct Task<F> {
@@ -69,7 +69,8 @@ impl<F: Future> Future for Task<F> {
         let me = &mut *self;
         me.state.outer.register(context.waker());
         for _ in 0..RUNS_MAX {
-            me.state.of.store(RUNS, SeqCst);
+            // With what was done before it was woken.
+            me.state.of.swap(RUNS, SeqCst);
             let mut inner = Context::from_waker(&me.waker);
             if let Poll::Ready(output) = me.inner.as_mut().poll(&mut inner) {
                 return Poll::Ready(output);
@@ -91,8 +92,7 @@ impl Wake for State {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        let woken = self.of.compare_exchange(RUNS, WOKEN, SeqCst, SeqCst);
-        if woken == Err(RESTS) {
+        if self.of.fetch_or(WOKEN, SeqCst) == RESTS {
             self.outer.wake();
         }
     }

@@ -70,7 +70,7 @@ async fn serve_connection(
         }
     };
     if let Err(error) = served {
-        tracing::debug!(%error, "a connection failed");
+        tracing::debug!(?error, "a connection failed");
     }
 }
 

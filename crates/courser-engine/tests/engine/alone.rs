@@ -10,14 +10,19 @@ use std::{
 
 use courser_core::{
     error::PublishError,
+    id::{ChunkNo, Position, QueueId},
+    message::Message,
     options::{Backoff, QueueOptions},
+    record::{Checkpoint, Chunk, Group},
 };
 use courser_engine::{
     BrokerHandle, Options,
     request::{Open, Published},
     start,
 };
-use courser_store::Store;
+use courser_store::{
+    FrameNo, MemoryStore, Reclaimed, Recover, Recovered, Space, Store, StoreError, Usage,
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -215,4 +220,90 @@ async fn a_lease_that_begins_with_such_a_command_ends_in_time() {
     clock.advance(lease + Duration::from_millis(1));
     let again = deliveries(&mut subscription, 1).await;
     assert_eq!(again[0].attempt, 2);
+}
+
+/// Panics in the commit of a message with this payload.
+struct Panicking(MemoryStore);
+
+const PANICS: &str = "panic";
+
+impl Store for Panicking {
+    fn recover(&self, into: &mut dyn Recover) -> Result<Recovered, StoreError> {
+        self.0.recover(into)
+    }
+
+    fn commit(&self, group: &Group, sync: bool) -> Result<FrameNo, StoreError> {
+        assert!(
+            group.messages.iter().all(|m| m.payload != PANICS),
+            "it was asked to"
+        );
+        self.0.commit(group, sync)
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        self.0.sync()
+    }
+
+    fn load(&self, positions: &[Position]) -> Result<Vec<Option<Arc<Message>>>, StoreError> {
+        self.0.load(positions)
+    }
+
+    fn page(&self, queue: QueueId, number: ChunkNo) -> Result<Chunk, StoreError> {
+        self.0.page(queue, number)
+    }
+
+    fn checkpoint(&self, checkpoint: &Checkpoint, upto: FrameNo) -> Result<(), StoreError> {
+        self.0.checkpoint(checkpoint, upto)
+    }
+
+    fn reclaim(&self) -> Result<Reclaimed, StoreError> {
+        self.0.reclaim()
+    }
+
+    fn usage(&self) -> Usage {
+        self.0.usage()
+    }
+
+    fn space(&self) -> Option<Space> {
+        self.0.space()
+    }
+}
+
+/// Everybody hears that the engine has ended by a panic, and nobody waits for it.
+async fn check_end_by_a_panic() {
+    let store: Arc<dyn Store> = Arc::new(Panicking(MemoryStore::new()));
+    let watched = Arc::downgrade(&store);
+    let broker = start(store, &Options::default()).unwrap();
+    queue(&broker, "q").await;
+    let mut subscription = broker.subscribe(open("q")).await.unwrap();
+    let mut health = broker.health();
+    // The committer is done with what came before, and has seen that the disk is quick.
+    for _ in 0..20 {
+        broker.publish(publish("q", &["a"])).await.unwrap();
+    }
+    let panicking = {
+        let broker = broker.clone();
+        tokio::spawn(async move { broker.publish(publish("q", &[PANICS])).await })
+    };
+    assert!(panicking.await.map_or(true, |published| published.is_err()));
+    while health.changed().await.is_ok() {}
+    while subscription.next().await.is_some() {}
+    assert!(broker.publish(publish("q", &["a"])).await.is_err());
+    assert!(broker.get_queue("q".to_owned()).await.is_err());
+    broker.shutdown().await;
+    while watched.strong_count() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_panic_of_the_engine_is_its_end() {
+    check_end_by_a_panic().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_of_who_carries_out_a_command_is_the_end_of_the_engine() {
+    for _ in 0..10 {
+        check_end_by_a_panic().await;
+    }
 }
