@@ -7,18 +7,11 @@
 //! last frame ended in, whose bytes are written again as they were, and ends with zeros up to the end of a
 //! block. A power cut may leave a sector as it was or as it was to be: in both, what was committed is the same.
 
-use std::{
-    fs::File,
-    io,
-    os::unix::fs::{FileExt, OpenOptionsExt},
-    sync::Arc,
-};
+use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
 
-use super::segment::{self, Segment};
+use super::segment::{self, BLOCK, Segment};
 use crate::StoreError;
 
-/// What any device takes as a unit: its own blocks have 512 or 4,096 bytes.
-const BLOCK: usize = 4096;
 /// Bytes that the memory for a write keeps: of a group of the usual size, with its last turn.
 const MEMORY_KEPT: usize = 16 * 1024 * 1024;
 /// From this many bytes on, going past the page cache is cheaper than copying into it.
@@ -114,11 +107,7 @@ impl Active {
     /// Writes past the page cache what can be written so; answers how much that was.
     fn write_direct(&mut self, bytes: &[u8], start: u64) -> io::Result<usize> {
         if matches!(self.direct, Direct::Untried) {
-            let mut options = File::options();
-            let opened = options
-                .write(true)
-                .custom_flags(libc::O_DIRECT)
-                .open(&self.segment.path);
+            let opened = self.segment.open_direct(File::options().write(true));
             self.direct = opened.map_or(Direct::Refused, Direct::Open);
         }
         let Direct::Open(file) = &self.direct else {

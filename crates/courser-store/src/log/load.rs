@@ -4,9 +4,12 @@
 //! frame header. Of a frame only header and meta part are read, and of its bodies those that are asked
 //! for, neighbours in one go. Small payloads are copied out of the buffers, which are used again;
 //! a large body is read into memory of its own and its payload cut out of it, so no message ever holds
-//! on to more than about itself.
+//! on to more than about itself. Large ones are read past the page cache, where they are not: they were
+//! written past it (`active.rs`).
 
 use std::{
+    fs::File,
+    io,
     os::unix::fs::FileExt,
     sync::{Arc, atomic::Ordering},
 };
@@ -17,7 +20,7 @@ use courser_core::{id::Position, message::Message};
 use super::{
     Log,
     frame::{self, Body, Builder, Head},
-    segment::{self, Segment},
+    segment::{self, BLOCK, FileId, Segment},
     window::Window,
 };
 use crate::{StoreError, codec};
@@ -36,6 +39,7 @@ pub(crate) struct Scratch {
     headers: Window,
     bodies: Window,
     table: Vec<Body>,
+    large: Large,
 }
 
 impl Default for Scratch {
@@ -44,6 +48,7 @@ impl Default for Scratch {
             headers: Window::new(HOP_BYTES),
             bodies: Window::new(0),
             table: Vec::new(),
+            large: Large::default(),
         }
     }
 }
@@ -223,7 +228,7 @@ fn load_from_frame(
         let message = if let Some(bytes) = scratch.headers.held(start, body.length) {
             decode(segment, offset, body, bytes)?
         } else if body.length >= LARGE_BYTES {
-            load_large(segment, offset, body)?
+            load_large(segment, offset, body, &mut scratch.large)?
         } else {
             if body.offset + body.length > run_end {
                 run_end = end_of_run(&found[at..]);
@@ -303,18 +308,66 @@ fn decode(
     .map_err(|error| segment.damaged(offset + body.offset as u64, error.0))
 }
 
-fn load_large(segment: &Segment, offset: u64, body: &Body) -> Result<Arc<Message>, StoreError> {
+/// The file that a large body was read from last, past the page cache.
+#[derive(Default)]
+struct Large {
+    /// Which one; as long as it is open, no other has the same.
+    id: Option<FileId>,
+    /// `None` where the file system has no such thing.
+    file: Option<File>,
+}
+
+impl Large {
+    /// Reads whole blocks, as many as it can; answers how many bytes these were.
+    fn read(&mut self, segment: &Segment, into: &mut [u8], from: u64) -> usize {
+        let id = FileId::of(&segment.file).ok();
+        if self.id != id {
+            self.file = segment.open_direct(File::options().read(true));
+            self.id = self.file.as_ref().and(id);
+        }
+        let Some(file) = &self.file else {
+            return 0;
+        };
+        let mut done = 0;
+        while done < into.len() && done.is_multiple_of(BLOCK) {
+            match file.read_at(&mut into[done..], from + done as u64) {
+                Ok(read @ 1..) => done += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // The other way it is read once more, and told if it is not well.
+                Ok(0) | Err(_) => break,
+            }
+        }
+        done
+    }
+}
+
+fn load_large(
+    segment: &Segment,
+    offset: u64,
+    body: &Body,
+    large: &mut Large,
+) -> Result<Arc<Message>, StoreError> {
     let start = offset + body.offset as u64;
     if start + body.length as u64 > segment.length() {
         return Err(segment.damaged(start, "the file ends in a message"));
     }
-    let mut bytes = vec![0; body.length];
-    segment
-        .file
-        .read_exact_at(&mut bytes, start)
-        .map_err(|error| segment.io("read", error))?;
+    let before = (start % BLOCK as u64) as usize;
+    let (block, needed) = (start - before as u64, before + body.length);
+    let whole = needed.next_multiple_of(BLOCK);
+    let mut bytes = vec![0; whole + BLOCK];
+    let aligned = bytes.as_ptr().align_offset(BLOCK).min(BLOCK);
+    let read = large.read(segment, &mut bytes[aligned..aligned + whole], block);
+    if read < needed {
+        segment
+            .file
+            .read_exact_at(
+                &mut bytes[aligned + read..aligned + needed],
+                block + read as u64,
+            )
+            .map_err(|error| segment.io("read", error))?;
+    }
+    let bytes = Bytes::from(bytes).slice(aligned + before..aligned + needed);
     check(segment, offset, body, &bytes)?;
-    let bytes = Bytes::from(bytes);
     codec::message::take(&bytes, body.position, |range| bytes.slice(range))
         .map(Arc::new)
         .map_err(|error| segment.damaged(start, error.0))

@@ -23,7 +23,7 @@ use std::{
     fs::{File, OpenOptions},
     hash::{BuildHasher, RandomState},
     io,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
@@ -31,6 +31,8 @@ use std::{
 use crate::{StoreError, lock::Mutex, log::frame::Place};
 
 pub(crate) const HEADER: u64 = 64;
+/// What any device takes as a unit: its own blocks have 512 or 4,096 bytes.
+pub(super) const BLOCK: usize = 4096;
 const MAGIC: [u8; 8] = *b"COURSLOG";
 const VERSION: u32 = 1;
 const REWRITTEN: u32 = 1;
@@ -91,6 +93,23 @@ impl SegmentHeader {
             frame: u64_at(24),
             position: u64_at(32),
             weight,
+        })
+    }
+}
+
+/// A file, whatever its name is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    pub(super) fn of(file: &File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
         })
     }
 }
@@ -222,6 +241,15 @@ impl Segment {
         let segment = Self::new(path, file, header, length);
         segment.anchors.lock().complete = false;
         segment
+    }
+
+    /// The same file past the page cache, for whole blocks at multiples of a block; `None` where the file system
+    /// has no such thing, or the name is another file's by now.
+    pub(super) fn open_direct(&self, options: &OpenOptions) -> Option<File> {
+        let mut options = options.clone();
+        let direct = options.custom_flags(libc::O_DIRECT).open(&self.path).ok()?;
+        let is_same = FileId::of(&self.file).ok()? == FileId::of(&direct).ok()?;
+        is_same.then_some(direct)
     }
 
     /// The place of a frame with this number.

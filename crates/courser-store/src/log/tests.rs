@@ -300,6 +300,60 @@ fn a_rotten_message_is_never_served() {
     assert_eq!(log.load(&[Position(8)]).unwrap(), [Some(message(8, 1_000))]);
 }
 
+/// A group of large messages, of these sizes.
+fn large(first: u64, sizes: &[usize]) -> Group {
+    let numbered = (first..).zip(sizes);
+    let messages: Vec<_> = numbered
+        .map(|(position, size)| message(position, *size))
+        .collect();
+    Group {
+        next_position: Position(first + messages.len() as u64),
+        messages,
+        records: Vec::new(),
+    }
+}
+
+#[test]
+fn large_messages_are_read_wherever_they_lie_and_after_a_rewrite() {
+    let folder = tempfile::tempdir().unwrap();
+    let Opened { log, .. } = open(&folder);
+    let sizes = [300_000, 262_144, 4_096 * 70, 300_001, 1_000_000];
+    let groups = [large(1, &sizes), large(6, &sizes[..2])];
+    for group in &groups {
+        log.commit(group, true).unwrap();
+    }
+    let all: Vec<_> = groups.iter().flat_map(|group| &group.messages).collect();
+    let check = |positions: &[u64]| {
+        for &position in positions {
+            let loaded = log.load(&[Position(position)]).unwrap();
+            assert_eq!(loaded[0].as_ref(), Some(all[position as usize - 1]));
+        }
+    };
+    check(&[1, 2, 3, 4, 5, 6, 7, 1]);
+    let first = log.segments().remove(0);
+    let live = Live {
+        positions: vec![Position(2), Position(5)],
+        bytes: 1_262_144,
+    };
+    assert!(log.rewrite(&first, &live).unwrap());
+    check(&[5, 2, 7, 2]);
+}
+
+#[test]
+fn a_large_rotten_message_is_never_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let Opened { log, .. } = open(&folder);
+    let group = large(1, &[300_000, 300_000]);
+    log.commit(&group, true).unwrap();
+    let mut bytes = fs::read(first_file(&folder)).unwrap();
+    bytes[200_000] ^= 1;
+    fs::write(first_file(&folder), bytes).unwrap();
+    let error = log.load(&[Position(1)]).unwrap_err();
+    assert!(error.to_string().contains("message 1"), "{error}");
+    let second = log.load(&[Position(2)]).unwrap();
+    assert_eq!(second, [Some(group.messages[1].clone())]);
+}
+
 #[test]
 fn records_without_messages_find_no_message() {
     let folder = tempfile::tempdir().unwrap();
