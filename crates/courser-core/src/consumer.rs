@@ -121,7 +121,7 @@ pub struct ConsumerOptions {
     pub auto_ack: bool,
     /// Deliveries in all: after so many, none follow.
     pub limit: Option<u64>,
-    /// Bytes handed to its connection and not yet taken by it; one message that is larger still goes.
+    /// Bytes handed to its connection and not yet taken by it, below which one more message goes.
     pub window_bytes: u64,
 }
 
@@ -200,17 +200,16 @@ impl Consumer {
 
     /// Whether its connection may be handed `size` bytes more.
     fn may_be_sent(&self, supply: Supply, size: u64) -> bool {
-        let window = match supply {
-            Supply::Free => self.options.window_bytes,
+        let (unsent, window) = (self.unsent_bytes(), self.options.window_bytes);
+        let fits = match supply {
+            Supply::Free => unsent < window,
             Supply::Reserved if self.taken == 0 => return false,
             Supply::Shared | Supply::Sparing | Supply::Reserved => {
-                self.options.window_bytes.min(limits::UNSENT_SHARE_BYTES)
+                unsent + size <= window.min(limits::UNSENT_SHARE_BYTES)
             }
             Supply::Spent => return false,
         };
-        let unsent = self.unsent_bytes();
-        self.handed - self.taken < limits::UNSENT_MESSAGES_MAX
-            && (unsent == 0 || unsent + size <= window)
+        self.handed - self.taken < limits::UNSENT_MESSAGES_MAX && (unsent == 0 || fits)
     }
 
     /// Bytes handed to its connection and not taken by it.

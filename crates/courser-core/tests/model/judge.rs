@@ -220,7 +220,7 @@ impl Model {
             && consumer.options.limit.is_none_or(|limit| handed < limit)
             && (consumer.held == 0 || consumer.held_bytes + size <= consumer.options.max_bytes)
             && (unsent.len() as u64) < limits::UNSENT_MESSAGES_MAX
-            && (unsent_bytes == 0 || unsent_bytes + size <= consumer.options.window_bytes)
+            && unsent_bytes < consumer.options.window_bytes
     }
 
     /// The head of the consumer's queue is handed to it; answers until when.

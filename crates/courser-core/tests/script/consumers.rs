@@ -83,11 +83,11 @@ fn a_connection_that_takes_nothing_is_handed_a_window_only() {
         queue q
         publish q 1..10:200000
         subscribe alice slow
-        deliver -> alice: 1..5(1)
+        deliver -> alice: 1..6(1)
         blocked -> alice
         blocked -> nobody
         taken alice 5
-        deliver -> alice: 6..10(1)
+        deliver -> alice: 7..10(1)
         blocked -> nobody
         ",
     );
@@ -115,15 +115,15 @@ fn the_window_of_a_connection_is_counted_in_messages_too() {
 }
 
 #[test]
-fn a_message_beyond_the_window_goes_alone() {
+fn one_message_goes_beyond_the_window_and_nothing_after_it() {
     check(
         "
         queue q
         publish q a:10, big:3000000, b:10
         subscribe alice slow
-        deliver -> alice: a(1)
+        deliver -> alice: a(1), big(1)
         taken alice 1
-        deliver -> alice: big(1)
+        deliver -> nothing
         taken alice 2
         deliver -> alice: b(1)
         ",
