@@ -113,7 +113,8 @@ pub struct ConsumerOptions {
     pub name: Arc<str>,
     /// Unsettled deliveries at most.
     pub max_messages: u32,
-    /// Unsettled bytes at most; one message that is larger still comes, alone.
+    /// Unsettled bytes at most, or with `auto_ack` bytes not taken by its connection; one message that is larger still
+    /// comes, alone.
     pub max_bytes: u64,
     /// Instead of the queue's.
     pub lease: Option<Duration>,
@@ -202,6 +203,10 @@ impl Consumer {
     fn may_be_sent(&self, supply: Supply, size: u64) -> bool {
         let (unsent, window) = (self.unsent_bytes(), self.options.window_bytes);
         let fits = match supply {
+            // What acks itself has no other bound of its bytes, and an answer that is larger than was asked for may be lost.
+            Supply::Free if self.options.auto_ack => {
+                unsent < window && unsent + size <= self.options.max_bytes
+            }
             Supply::Free => unsent < window,
             Supply::Reserved if self.taken == 0 => return false,
             Supply::Shared | Supply::Sparing | Supply::Reserved => {

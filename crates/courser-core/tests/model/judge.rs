@@ -221,6 +221,9 @@ impl Model {
             && (consumer.held == 0 || consumer.held_bytes + size <= consumer.options.max_bytes)
             && (unsent.len() as u64) < limits::UNSENT_MESSAGES_MAX
             && unsent_bytes < consumer.options.window_bytes
+            && (unsent_bytes == 0
+                || !consumer.options.auto_ack
+                || unsent_bytes + size <= consumer.options.max_bytes)
     }
 
     /// The head of the consumer's queue is handed to it; answers until when.

@@ -199,15 +199,18 @@ async fn a_pull_takes_as_many_bytes_as_it_asked_for() {
         .unwrap();
     let pulled = broker.pull(open("q"), Duration::ZERO).await.unwrap();
     assert_eq!(pulled.len(), 100, "6.25 MiB of 16");
-    let rest = Open {
-        max_bytes: 200 * 1024,
-        ..open("q")
-    };
     broker
         .publish(publish("q", &[body.as_str(); 10]))
         .await
         .unwrap();
-    assert_eq!(broker.pull(rest, Duration::ZERO).await.unwrap().len(), 3);
+    for auto_ack in [false, true] {
+        let some = Open {
+            max_bytes: 200 * 1024,
+            auto_ack,
+            ..open("q")
+        };
+        assert_eq!(broker.pull(some, Duration::ZERO).await.unwrap().len(), 3);
+    }
 }
 
 #[tokio::test]
