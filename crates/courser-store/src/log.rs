@@ -126,7 +126,7 @@ impl Log {
             .write()
             .retain(|other| !Arc::ptr_eq(other, segment));
         if !self.keep(segment)? {
-            fs::remove_file(&segment.path).map_err(|error| segment.io("drop", error))?;
+            self.discard(segment)?;
         }
         sync_folder(&self.folder)
     }

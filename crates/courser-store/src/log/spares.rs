@@ -18,7 +18,7 @@ use crate::StoreError;
 
 /// Spare files at most: half a gigabyte in segments of the usual size.
 const SPARES_MAX: usize = 8;
-/// Bytes written at once, and bytes between two syncs: a commit meanwhile waits for few others.
+/// Bytes written or given back at once, and bytes between two syncs: a commit meanwhile waits for few others.
 const STEP_BYTES: usize = 1024 * 1024;
 pub(super) const SYNC_BYTES: u64 = 4 * 1024 * 1024;
 
@@ -63,6 +63,13 @@ impl Spares {
         self.files.pop()
     }
 
+    /// One beyond those that are wanted.
+    fn take_surplus(&mut self) -> Option<PathBuf> {
+        (self.count() > self.wanted())
+            .then(|| self.take())
+            .flatten()
+    }
+
     pub(crate) fn note_start(&mut self) {
         self.started += 1;
     }
@@ -100,14 +107,23 @@ impl Log {
     /// Looks at how fast the log grows, and drops spare files beyond those that are wanted.
     pub(crate) fn trim_spares(&self) -> Result<(), StoreError> {
         let (appended, room) = self.pace();
-        let mut spares = self.spares.lock();
-        spares.look(appended, room);
-        while spares.count() > spares.wanted() {
-            if let Some(path) = spares.take() {
-                fs::remove_file(&path).map_err(|error| StoreError::io("drop", &path, error))?;
-            }
+        self.spares.lock().look(appended, room);
+        loop {
+            // The writer may want one meanwhile.
+            let Some(path) = self.spares.lock().take_surplus() else {
+                return Ok(());
+            };
+            remove_in_steps(&path)?;
         }
-        Ok(())
+    }
+
+    /// Drops the file of a segment that is off the list.
+    pub(crate) fn discard(&self, segment: &Segment) -> Result<(), StoreError> {
+        let path = self.spares.lock().new_name(&self.folder);
+        fs::rename(&segment.path, &path).map_err(|error| segment.io("rename", error))?;
+        // Shorter than it was, it must not be found as a segment after a power cut.
+        sync_folder(&self.folder)?;
+        remove_in_steps(&path)
     }
 
     /// Makes a spare file if there is none, one is wanted and the log is in use. A full disk is no reason to stop
@@ -161,6 +177,21 @@ impl Log {
     pub(crate) fn spare_bytes(&self) -> u64 {
         self.spares.lock().count() as u64 * self.segment_bytes
     }
+}
+
+/// Gives a file back bit by bit. The file system takes its blocks back in one transaction for each step, and
+/// on some disks tells the disk of them; all at once that holds up whoever writes to the log for 10 to 20 ms.
+fn remove_in_steps(path: &Path) -> Result<(), StoreError> {
+    let shrink = || {
+        let file = File::options().write(true).open(path)?;
+        let mut left = file.metadata()?.len();
+        while left > 0 {
+            left = left.saturating_sub(STEP_BYTES as u64);
+            file.set_len(left)?;
+        }
+        fs::remove_file(path)
+    };
+    shrink().map_err(|error| StoreError::io("drop", path, error))
 }
 
 fn write_zeros(path: &Path, bytes: u64) -> std::io::Result<()> {
