@@ -8,6 +8,7 @@ use courser_core::{
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::{
+    limits,
     loader::Loaded,
     request::{
         Confirm, Info, Open, Peeked, Publish, PublishError, Published, QueueError, Redrive,
@@ -69,6 +70,28 @@ pub(crate) enum Command {
     Shutdown {
         reply: Reply<()>,
     },
+}
+
+impl Command {
+    /// It takes a place of the inbox. What the engine has asked for itself does not.
+    pub(crate) fn takes_place(&self) -> bool {
+        !matches!(self, Self::Loaded(_) | Self::CheckpointDone)
+    }
+
+    /// Carried out about as fast as a thread wakes.
+    pub(crate) fn is_little(&self) -> bool {
+        match self {
+            Self::Publish(PublishCommand { publish, .. }) => {
+                publish.messages.len() <= limits::LITTLE_RECORDS
+                    && publish.bytes() <= limits::LITTLE_BYTES
+            }
+            Self::SettleOn { settlements, .. } | Self::Settle { settlements, .. } => {
+                settlements.len() <= limits::LITTLE_RECORDS
+            }
+            Self::Taken { .. } => true,
+            _ => false,
+        }
+    }
 }
 
 /// Something to be changed about a queue, or its entries at large.

@@ -21,11 +21,10 @@ use courser_core::{
     time::Timestamp,
 };
 use courser_store::{FrameNo, Store, StoreError};
-use tokio::sync::mpsc;
 
 use crate::{
     clock::Clock,
-    command::Command,
+    door::Door,
     failure::Failure,
     limits,
     recent::Committed,
@@ -53,7 +52,7 @@ pub(crate) struct Commits {
 pub(crate) struct Log {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) checkpoints: Sender<(Checkpoint, FrameNo)>,
-    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) door: Door,
     pub(crate) failure: Failure,
     pub(crate) stats: Arc<Mutex<CommitStats>>,
     pub(crate) clock: Clock,
@@ -206,7 +205,7 @@ impl Log {
         match committed {
             Ok(_) => {
                 for output in outputs {
-                    output.release(&self.commands);
+                    output.release(&self.door);
                 }
                 self.lookout.note_written(gathered.bytes, self.clock.now());
             }

@@ -13,12 +13,11 @@ mod deliver;
 
 use std::{
     collections::VecDeque,
-    future::poll_fn,
+    future::ready,
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, Mutex,
         mpsc::{Sender, SyncSender},
     },
-    task::Poll,
     thread::JoinHandle,
     time::Duration,
 };
@@ -32,16 +31,18 @@ use courser_core::{
 };
 use courser_store::Store;
 use rustc_hash::FxHashMap;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::watch;
 
 use crate::{
     clock::Clock,
     command::{Command, PublishCommand, Reply},
     committer::{Alone, Commits},
-    door::{self, Door, Seat},
+    door::{self, Door},
     failure::Failure,
+    inbox::Inbox,
     limits,
     loader::Load,
+    pace::Pace,
     recent::Recent,
     request::{CommitStats, Ended, Event, Health, QueueError, Redriven},
     room::Room,
@@ -52,7 +53,6 @@ use deliver::Outlet;
 
 pub(crate) struct Engine {
     pub(crate) broker: Broker,
-    pub(crate) inbox: mpsc::Receiver<Command>,
     pub(crate) door: Door,
     pub(crate) turns: SyncSender<Turn>,
     pub(crate) commits: Arc<Commits>,
@@ -80,11 +80,13 @@ pub(crate) struct Engine {
     /// Commands that came while the disk held it up. Time passes for leases only after these: what is said in them was
     /// said in time.
     pub(crate) behind: usize,
-    /// When the last turn ended.
-    pub(crate) rests_since: Timestamp,
-    /// When its thread wakes by itself, and how it is woken before.
+    /// The next turn begins with this: settles that wait for a publish, to be synced with it.
+    pub(crate) joining: Turn,
+    /// When they wait no longer.
+    pub(crate) joins_until: Option<Timestamp>,
+    pub(crate) pace: Pace,
+    /// When its thread wakes by itself.
     pub(crate) wakes_at: Option<Timestamp>,
-    pub(crate) wake: Arc<Notify>,
     /// Who waits for the end.
     pub(crate) shutdown: Vec<Reply<()>>,
 }
@@ -131,34 +133,33 @@ impl Progress {
 impl Engine {
     /// What its thread does, until shutdown. `threads` are those that end when this one lets go of them.
     /// `None` when it was cut short: somebody in the seat has panicked.
-    pub(crate) async fn run(seat: &Seat, threads: Vec<JoinHandle<()>>) -> Option<()> {
+    pub(crate) async fn run(door: &Door, threads: Vec<JoinHandle<()>>) -> Option<()> {
         let mut commands = Vec::with_capacity(limits::COMMANDS_PER_TURN);
-        let (clock, failure, wake) = {
+        let (seat, inbox) = (&*door.seat, &*door.inbox);
+        let (clock, failure) = {
             let seat = door::take(seat)?;
             let engine = seat.as_ref()?;
-            let (clock, failure) = (engine.clock.clone(), engine.failure.clone());
-            (clock, failure, Arc::clone(&engine.wake))
+            (engine.clock.clone(), engine.failure.clone())
         };
-        loop {
-            let deadline = door::take(seat)?.as_mut()?.sleep();
-            let mut seat = tokio::select! {
-                biased;
-                () = failure.happens() => {
-                    let mut seat = door::take(seat)?;
-                    seat.as_mut()?.end_all(Ended::StoreFailed);
-                    seat
+        while !inbox.has_ended() {
+            let deadline = {
+                let mut seat = door::take(seat)?;
+                let engine = seat.as_mut()?;
+                inbox.take(&mut commands, limits::COMMANDS_PER_TURN);
+                if !commands.is_empty() || engine.is_due() {
+                    engine.turn(&mut commands);
                 }
-                taken = take_commands(seat, &mut commands) => {
-                    let (seat, taken) = taken?;
-                    if taken == 0 {
-                        break;
-                    }
-                    seat
-                }
-                () = wake.notified() => door::take(seat)?,
-                () = sleep_until(&clock, deadline) => door::take(seat)?,
+                engine.sleep()
             };
-            seat.as_mut()?.turn(&mut commands);
+            // Asked after it has left the seat: whoever found it taken relies on that.
+            let is_awaited = !inbox.is_at_rest();
+            tokio::select! {
+                biased;
+                () = failure.happens() => door::take(seat)?.as_mut()?.end_all(Ended::StoreFailed),
+                () = ready(()), if is_awaited => {}
+                () = inbox.wake.notified() => {}
+                () = sleep_until(&clock, deadline) => {}
+            }
         }
         let mut engine = door::take(seat)?.take()?;
         while !engine.publishes.is_empty() {
@@ -168,37 +169,49 @@ impl Engine {
         Some(())
     }
 
+    fn is_due(&mut self) -> bool {
+        let now = self.clock.now();
+        self.deadline().is_some_and(|at| at <= now)
+    }
+
     /// Notes when its thread is to wake.
     fn sleep(&mut self) -> Option<Timestamp> {
         self.wakes_at = self.deadline();
         self.wakes_at
     }
 
-    /// One turn with this command, by the thread that brings it; gives it back when it is not alone.
-    ///
-    /// Of many that come one after the other, only the first is alone: the others gather in the inbox.
-    pub(crate) fn carry_out(&mut self, command: Command, watch: &Watch) -> Option<Command> {
-        let now = self.clock.now();
-        let is_alone = self.inbox.is_empty()
-            && !self.again
-            && self.behind == 0
-            && self.publishes.is_empty()
-            && self.shutdown.is_empty()
-            && now.since(self.rests_since) >= limits::ALONE_AFTER
-            && self.commits.would_commit_alone();
-        // What is due is the engine's own work, and may be much.
-        if !is_alone || self.deadline().is_some_and(|at| at <= now) {
-            return Some(command);
+    /// A turn with what waits in the inbox, by the thread that brings it; `false` when this is more than a little, or
+    /// there is something else to do.
+    pub(crate) fn carry_out(&mut self, watch: &Watch) -> bool {
+        if !self.may_carry_out() {
+            return false;
         }
-        let _tell = TellOfPanic(Arc::clone(&self.wake));
+        let door = self.door.clone();
+        let mut commands = Vec::new();
+        door.inbox
+            .take_little(&mut commands, limits::LITTLE_WAITING);
+        if commands.is_empty() {
+            return false;
+        }
+        let _tell = TellOfPanic(&door.inbox);
         let watched = watch.begin();
-        self.turn(&mut vec![command]);
+        self.turn(&mut commands);
         drop(watched);
         let deadline = self.deadline();
         if deadline.is_some_and(|at| self.wakes_at.is_none_or(|wakes| at < wakes)) {
-            self.wake.notify_one();
+            door.inbox.wake.notify_one();
         }
-        None
+        true
+    }
+
+    /// Nothing is to be done that may be much, which is the engine's own work.
+    fn may_carry_out(&mut self) -> bool {
+        !self.again
+            && self.behind == 0
+            && self.publishes.is_empty()
+            && self.shutdown.is_empty()
+            && self.commits.would_commit_alone()
+            && !self.is_due()
     }
 
     /// When the next turn is due without a command.
@@ -216,12 +229,13 @@ impl Engine {
             .into_iter()
             .chain(self.broker.poll_timeout())
             .chain(self.recent.rest_at())
+            .chain(self.joins_until)
             .min()
     }
 
     fn turn(&mut self, commands: &mut Vec<Command>) {
         let now = self.clock.now();
-        let mut turn = Turn::default();
+        let mut turn = std::mem::take(&mut self.joining);
         self.again = false;
         self.recent.trim();
         self.recent.rest(now);
@@ -236,7 +250,6 @@ impl Engine {
         self.step_redrive(now, &mut turn);
         self.deliver(now, &mut turn);
         self.submit(turn, now);
-        self.rests_since = self.clock.now();
     }
 
     fn pass_time(&mut self, now: Timestamp) {
@@ -253,13 +266,16 @@ impl Engine {
     fn submit(&mut self, mut turn: Turn, now: Timestamp) {
         let drained = self.broker.drain_records();
         self.recent.forget_acked(&drained.acked);
-        turn.records = drained.records;
+        if !drained.records.is_empty() {
+            self.progress.changed_at.get_or_insert(now);
+        }
+        self.progress.records += drained.records.len() as u64;
+        self.progress.bytes += turn.message_bytes as u64;
+        turn.records.extend(drained.records);
         turn.sync |= drained.sync;
         turn.next_position = self.broker.next_position();
-        self.progress.bytes += turn.message_bytes as u64;
-        self.progress.records += turn.records.len() as u64;
-        if !turn.records.is_empty() {
-            self.progress.changed_at.get_or_insert(now);
+        if !turn.messages.is_empty() {
+            self.pace.note(now);
         }
         if self.checkpoint_is_due(now) {
             self.begin_checkpoint(&mut turn);
@@ -267,15 +283,21 @@ impl Engine {
         if turn.is_empty() {
             return;
         }
+        let is_last = !self.again && self.door.inbox.has_little(limits::LITTLE_WAITING);
+        if is_last && self.may_join(&turn, now) {
+            self.joining = turn;
+            return;
+        }
+        self.joins_until = None;
         // Whether anything waits behind it.
-        if self.again || !self.inbox.is_empty() {
+        if !is_last {
             return self.hand_on(turn);
         }
         match self.commits.commit_alone(turn) {
             Alone::NotNow(turn) => self.hand_on(turn),
             Alone::Done { is_slow, is_low } => {
                 if is_slow {
-                    self.behind = self.inbox.len();
+                    self.behind = self.door.inbox.len();
                 }
                 if is_low {
                     // The committer looks again and again until there is room; it sleeps.
@@ -283,6 +305,20 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Whether this turn waits for the next publish, to be synced with it.
+    fn may_join(&mut self, turn: &Turn, now: Timestamp) -> bool {
+        if !turn.is_patient() || !self.commits.would_commit_alone() {
+            return false;
+        }
+        let until = match self.joins_until {
+            Some(until) => until,
+            None if self.pace.is_quick(now) => now + limits::JOIN_WAIT,
+            None => return false,
+        };
+        self.joins_until = Some(until);
+        now < until
     }
 
     fn hand_on(&self, turn: Turn) {
@@ -343,7 +379,7 @@ impl Engine {
             self.health
                 .send_replace(Health::StoreFailed(reason.to_owned()));
         }
-        let mut turn = Turn::default();
+        let mut turn = std::mem::take(&mut self.joining);
         let consumers: Vec<_> = self.outlets.keys().copied().collect();
         for consumer in consumers {
             // What it holds stays as it is: nothing more of that can be made durable.
@@ -389,31 +425,14 @@ impl Engine {
 }
 
 /// Its thread must hear that somebody panicked in its seat.
-struct TellOfPanic(Arc<Notify>);
+struct TellOfPanic<'a>(&'a Inbox);
 
-impl Drop for TellOfPanic {
+impl Drop for TellOfPanic<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.notify_one();
+            self.0.wake.notify_one();
         }
     }
-}
-
-/// The next commands, with the seat in which they are to be applied; none once there will be none.
-async fn take_commands<'a>(
-    seat: &'a Seat,
-    commands: &mut Vec<Command>,
-) -> Option<(MutexGuard<'a, Option<Engine>>, usize)> {
-    poll_fn(|context| {
-        let mut guard = door::take(seat);
-        let Some(engine) = guard.as_mut().and_then(|seat| seat.as_mut()) else {
-            return Poll::Ready(None);
-        };
-        let inbox = &mut engine.inbox;
-        let polled = inbox.poll_recv_many(context, commands, limits::COMMANDS_PER_TURN);
-        polled.map(|taken| guard.map(|guard| (guard, taken)))
-    })
-    .await
 }
 
 async fn sleep_until(clock: &Clock, deadline: Option<Timestamp>) {

@@ -53,7 +53,7 @@ impl BrokerHandle {
             reply: PublishReply::Unary(reply),
             permits,
         };
-        if !self.bring(command).await {
+        if !self.door.bring(Command::Publish(command)).await {
             return Err(publish_ended());
         }
         answer.await.unwrap_or_else(|_| Err(publish_ended()))
@@ -172,9 +172,8 @@ impl BrokerHandle {
     /// `Unavailable`: nothing is known of any of them.
     pub async fn settle(&self, settlements: Vec<Settlement>) -> Result<Settled, QueueError> {
         let (reply, answer) = oneshot::channel();
-        let is_little = settlements.len() <= limits::LITTLE_RECORDS;
         let command = Command::Settle { settlements, reply };
-        if !self.door.bring(command, is_little).await {
+        if !self.door.bring(command).await {
             return Err(ended());
         }
         answer.await.unwrap_or_else(|_| Err(ended()))
@@ -339,13 +338,6 @@ impl BrokerHandle {
         }
         answer.await.ok()
     }
-
-    async fn bring(&self, command: PublishCommand) -> bool {
-        let publish = &command.publish;
-        let is_little = publish.bytes() <= limits::LITTLE_BYTES
-            && publish.messages.len() <= limits::LITTLE_RECORDS;
-        self.door.bring(Command::Publish(command), is_little).await
-    }
 }
 
 /// What a pull answers.
@@ -408,7 +400,7 @@ impl Publisher {
             reply,
             permits,
         };
-        self.handle.bring(command).await
+        self.handle.door.bring(Command::Publish(command)).await
     }
 
     /// Answers a request that never reached the engine, in its place in the order. Waits until all

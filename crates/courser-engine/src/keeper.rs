@@ -8,14 +8,13 @@ use std::sync::{
 
 use courser_core::record::Checkpoint;
 use courser_store::{FrameNo, Store};
-use tokio::sync::mpsc;
 
-use crate::{command::Command, failure::Failure, limits, memory, request::CommitStats};
+use crate::{command::Command, door::Door, failure::Failure, limits, memory, request::CommitStats};
 
 pub(crate) struct Keeper {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) checkpoints: Receiver<(Checkpoint, FrameNo)>,
-    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) door: Door,
     pub(crate) failure: Failure,
     pub(crate) stats: Arc<Mutex<CommitStats>>,
 }
@@ -57,7 +56,7 @@ impl Keeper {
         match self.store.checkpoint(checkpoint, upto) {
             Ok(()) => {
                 self.count(|stats| stats.checkpoints += 1);
-                drop(self.commands.blocking_send(Command::CheckpointDone));
+                drop(self.door.try_send(Command::CheckpointDone));
             }
             Err(error) => self.fail(&error),
         }

@@ -21,9 +21,15 @@ pub(crate) const TURNS_WAITING_MAX: usize = 64;
 pub(crate) const LITTLE_BYTES: usize = 16 * 1024;
 /// Records in such a turn.
 pub(crate) const LITTLE_RECORDS: usize = 16;
-/// How long the engine must have had nothing to do before a connection's thread does its work: what comes sooner
-/// is one of many, and gathers.
-pub(crate) const ALONE_AFTER: Duration = Duration::from_micros(30);
+/// Turns that such a thread makes for one command that it brings, with what little comes while it does.
+pub(crate) const CARRIED_TURNS_MAX: usize = 4;
+/// Commands, all little, that a connection's thread carries out in one turn, and that may wait behind a turn which the
+/// engine commits itself: more are a load, for which the committer works beside the engine.
+pub(crate) const LITTLE_WAITING: usize = 4;
+/// How long settles may wait for the next publish, to be synced with it.
+pub(crate) const JOIN_WAIT: Duration = Duration::from_micros(500);
+/// They wait while a publish has come in each such time of late.
+pub(crate) const JOIN_PACE: Duration = Duration::from_micros(400);
 /// How long a connection's thread may be at that before others are woken to hear what arrives, and how often that is
 /// looked at.
 pub(crate) const WATCH_INTERVAL: Duration = Duration::from_millis(5);

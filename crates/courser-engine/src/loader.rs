@@ -9,10 +9,10 @@ use courser_core::{
     stats::EntryView,
 };
 use courser_store::{Store, Usage};
-use tokio::sync::mpsc;
 
 use crate::{
     command::{Command, Reply},
+    door::Door,
     failure::Failure,
     request::Peeked,
     turn::store_failed,
@@ -44,7 +44,7 @@ pub(crate) struct Loaded {
 pub(crate) struct Loader {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) loads: Receiver<Load>,
-    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) door: Door,
     pub(crate) failure: Failure,
 }
 
@@ -61,7 +61,7 @@ impl Loader {
                         continue;
                     };
                     let loaded = Loaded { consumer, messages };
-                    drop(self.commands.blocking_send(Command::Loaded(loaded)));
+                    drop(self.door.try_send(Command::Loaded(loaded)));
                 }
                 Load::Usage(answer) => answer(self.store.usage()),
                 Load::Peek { views, reply } => {

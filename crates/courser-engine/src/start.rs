@@ -26,12 +26,11 @@ use courser_core::{
     id::{ChunkNo, QueueId},
     random::Random,
     record::{Chunk, QueueState, Record},
-    time::Timestamp,
 };
 use courser_store::{FrameNo, Pager, Recover, Recovered, Store, StoreError};
 use tokio::{
     runtime,
-    sync::{Semaphore, mpsc, watch},
+    sync::{Semaphore, watch},
 };
 use uuid::Uuid;
 
@@ -42,9 +41,11 @@ use crate::{
     engine::{Engine, Progress},
     failure::Failure,
     handle::BrokerHandle,
+    inbox::Inbox,
     keeper::Keeper,
     limits,
     loader::Loader,
+    pace::Pace,
     recent::{Committed, Recent},
     request::{CommitStats, Health},
     room::Lookout,
@@ -121,7 +122,6 @@ fn launch(
     let clock = options.clock.clone().unwrap_or_else(Clock::start);
     let failure = Failure::default();
     let stats = Arc::new(Mutex::new(CommitStats::default()));
-    let (commands, inbox) = mpsc::channel(limits::COMMANDS_WAITING_MAX);
     let (turns, turns_waiting) = std_mpsc::sync_channel(limits::TURNS_WAITING_MAX);
     let (checkpoints, checkpoints_waiting) = std_mpsc::channel();
     let (loads, loads_waiting) = std_mpsc::channel();
@@ -132,10 +132,21 @@ fn launch(
     let room = lookout.room();
     let committed = Committed::new(broker.next_position());
 
+    // Where those who bring commands run.
+    let connections = runtime::Handle::try_current()
+        .ok()
+        .filter(|runtime| runtime.metrics().num_workers() > 1);
+    let seat = Arc::new(Seat::default());
+    let door = Door {
+        inbox: Arc::new(Inbox::new()),
+        seat: Arc::clone(&seat),
+        watch: connections.as_ref().map(|_| Watch::default()),
+    };
+
     let commits = Arc::new(Commits::new(Log {
         store: Arc::clone(&store),
         checkpoints,
-        commands: commands.clone(),
+        door: door.clone(),
         failure: failure.clone(),
         stats: Arc::clone(&stats),
         clock: clock.clone(),
@@ -151,14 +162,14 @@ fn launch(
     let keeper = Keeper {
         store: Arc::clone(&store),
         checkpoints: checkpoints_waiting,
-        commands: commands.clone(),
+        door: door.clone(),
         failure: failure.clone(),
         stats: Arc::clone(&stats),
     };
     let loader = Loader {
         store: Arc::clone(&store),
         loads: loads_waiting,
-        commands: commands.clone(),
+        door: door.clone(),
         failure: failure.clone(),
     };
     let recent = Recent::new(broker.next_position(), options.recent_bytes, committed);
@@ -166,19 +177,8 @@ fn launch(
     if replayed {
         progress.note_replay(clock.now());
     }
-    // Where those who bring commands run.
-    let connections = runtime::Handle::try_current()
-        .ok()
-        .filter(|runtime| runtime.metrics().num_workers() > 1);
-    let seat = Arc::new(Seat::default());
-    let door = Door {
-        commands,
-        seat: Arc::clone(&seat),
-        watch: connections.as_ref().map(|_| Watch::default()),
-    };
     let engine = Engine {
         broker,
-        inbox,
         door: door.clone(),
         turns,
         commits,
@@ -199,16 +199,14 @@ fn launch(
         progress,
         again: false,
         behind: 0,
-        rests_since: Timestamp::ZERO,
+        joining: Default::default(),
+        joins_until: None,
+        pace: Pace::default(),
         wakes_at: None,
-        wake: Arc::default(),
         shutdown: Vec::new(),
     };
     *seat.lock().unwrap_or_else(PoisonError::into_inner) = Some(engine);
-    let end = End {
-        seat,
-        watch: door.watch.clone(),
-    };
+    let end = End(door.clone());
     let mut threads = vec![
         spawn("courser-commit", move || committer.run())?,
         spawn("courser-keep", move || keeper.run())?,
@@ -228,7 +226,7 @@ fn launch(
         .build()
         .map_err(|source| cannot_start("the engine's runtime", source))?;
     spawn("courser-engine", move || {
-        if runtime.block_on(Engine::run(&end.seat, threads)).is_none() {
+        if runtime.block_on(Engine::run(&end.0, threads)).is_none() {
             tracing::error!("the engine has ended by a panic");
         }
     })?;
@@ -242,20 +240,15 @@ fn launch(
 }
 
 /// Lets go of the engine, however its thread ends: everybody hears of that, and the store is free.
-struct End {
-    seat: Arc<Seat>,
-    watch: Option<Watch>,
-}
+struct End(Door);
 
 impl Drop for End {
     fn drop(&mut self) {
-        let engine = self
-            .seat
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let seat = &self.0.seat;
+        let engine = seat.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(engine);
-        if let Some(watch) = &self.watch {
+        self.0.inbox.end();
+        if let Some(watch) = &self.0.watch {
             watch.end();
         }
     }

@@ -103,7 +103,7 @@ impl Flow {
 pub struct Unsent {
     flow: Flow,
     consumer: ConsumerId,
-    commands: mpsc::Sender<Command>,
+    door: Door,
     messages: u64,
     bytes: u64,
 }
@@ -112,7 +112,7 @@ impl Drop for Unsent {
     fn drop(&mut self) {
         if self.messages > 0 && self.flow.add(self.messages, self.bytes) {
             let consumer = self.consumer;
-            tell(&self.commands, "taken", Command::Taken { consumer });
+            self.door.tell("taken", Command::Taken { consumer });
         }
     }
 }
@@ -140,14 +140,6 @@ impl std::fmt::Debug for Cut {
     }
 }
 
-/// The engine must hear of it, also when its inbox is full just now.
-fn tell(commands: &mpsc::Sender<Command>, what: &'static str, command: Command) {
-    if let Err(mpsc::error::TrySendError::Full(command)) = commands.try_send(command) {
-        let commands = commands.clone();
-        crate::tasks::spawn(what, async move { drop(commands.send(command).await) });
-    }
-}
-
 /// Settles over a subscription; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Settler {
@@ -163,13 +155,12 @@ impl Settler {
         let Ok(permit) = Arc::clone(&self.waiting).acquire_owned().await else {
             return false;
         };
-        let is_little = settlements.len() <= limits::LITTLE_RECORDS;
         let command = Command::SettleOn {
             consumer: self.consumer,
             settlements,
             permit,
         };
-        self.door.bring(command, is_little).await
+        self.door.bring(command).await
     }
 
     /// Asks for no more deliveries; [`Event::Drained`] comes after the last one. What is held can be
@@ -244,7 +235,7 @@ impl Subscription {
         Unsent {
             flow: self.flow.clone(),
             consumer: self.settler.consumer,
-            commands: self.settler.door.commands.clone(),
+            door: self.settler.door.clone(),
             messages: deliveries.len() as u64,
             bytes,
         }
@@ -310,6 +301,6 @@ impl Drop for Subscription {
                 unsent: std::mem::take(&mut self.unsent),
             }
         };
-        tell(&self.settler.door.commands, "unsubscribe", command);
+        self.settler.door.tell("unsubscribe", command);
     }
 }

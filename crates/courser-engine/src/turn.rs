@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     command::{Command, Permits, PublishReply},
+    door::Door,
     limits,
     request::{Ended, Event, Published},
 };
@@ -38,6 +39,17 @@ impl Turn {
             && self.checkpoint.is_none()
             && self.message_bytes <= limits::LITTLE_BYTES
             && self.records.len() <= limits::LITTLE_RECORDS
+    }
+
+    /// Nobody is held up when it is synced a little later: settles and what they hear.
+    pub(crate) fn is_patient(&self) -> bool {
+        let is_answer = |output: &Output| {
+            let Output::Event { event, .. } = output else {
+                return false;
+            };
+            matches!(event, Event::Settled(_))
+        };
+        self.messages.is_empty() && self.is_little() && self.outputs.iter().all(is_answer)
     }
 
     /// Nothing to write and nothing to say.
@@ -76,8 +88,8 @@ impl std::fmt::Debug for Output {
 }
 
 impl Output {
-    /// The turn is durable: say it. What nobody takes goes back to the engine over `commands`.
-    pub(crate) fn release(self, commands: &mpsc::Sender<Command>) {
+    /// The turn is durable: say it. What nobody takes goes back to the engine through `door`.
+    pub(crate) fn release(self, door: &Door) {
         match self {
             Self::Confirm {
                 reply,
@@ -95,7 +107,7 @@ impl Output {
                 if events.send(event).is_err() {
                     // It is told again by the subscription's own end when the inbox is full.
                     let unsent = Vec::new();
-                    drop(commands.try_send(Command::Unsubscribe { consumer, unsent }));
+                    drop(door.try_send(Command::Unsubscribe { consumer, unsent }));
                 }
             }
             Self::Call(call) => call(true),

@@ -59,7 +59,7 @@ impl Engine {
             Command::Shutdown { reply } => {
                 self.health.send_replace(Health::ShuttingDown);
                 self.shutdown.push(reply);
-                self.inbox.close();
+                self.door.inbox.close();
             }
             Command::Change(change) => self.change(change, now, turn),
             Command::Look(look) => self.look(look, now),

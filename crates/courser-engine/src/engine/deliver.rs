@@ -214,17 +214,17 @@ impl Engine {
         }
         self.was_short = is_short;
         for consumer in waited_for {
-            self.again |= self.hear_of(consumer);
+            self.again |= self.hear_of(consumer, Flow::wait);
         }
     }
 
-    /// Asks how far a consumer's connection has come, and to be told when it comes further; answers
+    /// Asks how far a consumer's connection has come, by `ask`, which may ask to be told when it comes further; answers
     /// whether that is news.
-    fn hear_of(&mut self, consumer: ConsumerId) -> bool {
+    fn hear_of(&mut self, consumer: ConsumerId, ask: impl FnOnce(&Flow) -> Progress) -> bool {
         let Some(outlet) = self.outlets.get(&consumer) else {
             return false;
         };
-        let progress = outlet.flow.wait();
+        let progress = ask(&outlet.flow);
         if !outlet.is_left {
             let Progress {
                 messages, bytes, ..
@@ -263,7 +263,16 @@ impl Engine {
 
     /// A consumer that waited for its connection has taken more.
     pub(super) fn note_taken(&mut self, consumer: ConsumerId) {
-        self.hear_of(consumer);
+        let is_left = |outlet: &Outlet| outlet.is_left;
+        let is_waited_for =
+            self.broker.is_short_of_room() || self.outlets.get(&consumer).is_some_and(is_left);
+        // Otherwise it is asked to tell again when something waits for it again.
+        let ask = if is_waited_for {
+            Flow::wait
+        } else {
+            Flow::taken
+        };
+        self.hear_of(consumer, ask);
     }
 
     /// A consumer wants no more.
@@ -324,7 +333,7 @@ impl Engine {
         if let Some(outlet) = self.outlets.get_mut(&consumer) {
             outlet.is_left = true;
             outlet.waiting = VecDeque::new();
-            self.hear_of(consumer);
+            self.hear_of(consumer, Flow::wait);
         }
     }
 }

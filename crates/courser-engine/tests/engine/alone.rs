@@ -1,23 +1,25 @@
 //! Commands that come alone: who carries them out, and what that must not change.
 
 use std::{
+    collections::VecDeque,
     future::Future as _,
     io::{Read as _, Write as _},
     pin::pin,
     sync::{Arc, atomic::Ordering},
+    task::Poll,
     time::Duration,
 };
 
 use courser_core::{
     error::PublishError,
-    id::{ChunkNo, Position, QueueId},
+    id::{ChunkNo, LeaseId, Position, QueueId},
     message::Message,
     options::{Backoff, QueueOptions},
     record::{Checkpoint, Chunk, Group},
 };
 use courser_engine::{
-    BrokerHandle, Options,
-    request::{Open, Published},
+    BrokerHandle, Clock, Options, Subscription,
+    request::{Event, Open, Published},
     start,
 };
 use courser_store::{
@@ -27,7 +29,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     sync::mpsc,
-    task::JoinHandle,
+    task::{JoinHandle, unconstrained},
 };
 
 use crate::harness::{Gated, ack, deliveries, open, paused, payloads, publish, queue};
@@ -207,6 +209,178 @@ async fn a_lease_that_begins_with_such_a_command_ends_in_time() {
     clock.advance(lease + Duration::from_millis(1));
     let again = deliveries(&mut subscription, 1).await;
     assert_eq!(again[0].attempt, 2);
+}
+
+/// A consumer of `q`, and somebody who publishes to it a message each tenth of a millisecond.
+struct Often {
+    store: Arc<Gated>,
+    broker: BrokerHandle,
+    clock: Clock,
+    subscription: Subscription,
+    acked: u64,
+}
+
+impl Often {
+    async fn start() -> Self {
+        let store = Gated::new();
+        let (broker, clock) = paused(Arc::clone(&store) as Arc<dyn Store>);
+        queue(&broker, "q").await;
+        let subscription = broker.subscribe(open("q")).await.unwrap();
+        Self {
+            store,
+            broker,
+            clock,
+            subscription,
+            acked: 0,
+        }
+    }
+
+    async fn publish(&self, count: usize) {
+        for _ in 0..count {
+            self.clock.advance(Duration::from_micros(100));
+            self.broker.publish(publish("q", &["x"])).await.unwrap();
+        }
+    }
+
+    /// Acks a message so long after it was published, and answers its lease once the ack is carried out.
+    async fn ack_one(&mut self, after: Duration) -> LeaseId {
+        self.broker.publish(publish("q", &["x"])).await.unwrap();
+        let next = deliveries(&mut self.subscription, 1).await.remove(0);
+        let lease = next.lease_id;
+        self.clock.advance(after);
+        assert!(self.subscription.settler().settle(ack(&[next])).await);
+        self.acked += 1;
+        // What is looked at comes after what was acked before.
+        let view = self.broker.get_queue("q".to_owned()).await.unwrap();
+        assert_eq!(view.totals.acked, self.acked);
+        lease
+    }
+
+    fn syncs(&self) -> u64 {
+        self.store.syncs.load(Ordering::SeqCst)
+    }
+
+    /// An ack that is not synced yet. Now and then the committer is not quite done with a publish before, and takes
+    /// the ack at once.
+    async fn ack_that_waits(&mut self) -> LeaseId {
+        loop {
+            self.publish(20).await;
+            let before = self.syncs();
+            let lease = self.ack_one(Duration::ZERO).await;
+            // One of the publish in it.
+            if self.syncs() == before + 1 {
+                return lease;
+            }
+            self.settled(lease).await;
+        }
+    }
+
+    /// Waits until a lease is said to be settled.
+    async fn settled(&mut self, lease: LeaseId) {
+        while let Some(event) = self.subscription.next().await {
+            if matches!(event, Event::Settled(settled) if settled.ok.contains(&lease)) {
+                return;
+            }
+        }
+        panic!("nothing is said of {lease:?}");
+    }
+
+    /// Nothing is said of a lease.
+    fn check_nothing_said(&mut self) {
+        let mut events = Vec::new();
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        while let Poll::Ready(count) = self
+            .subscription
+            .poll_events(&mut context, &mut events, 100)
+        {
+            assert_ne!(count, 0);
+        }
+        let settled = events
+            .iter()
+            .any(|event| matches!(event, Event::Settled(_)));
+        assert!(!settled, "before it is durable");
+    }
+}
+
+async fn check_acks_join_publishes() {
+    let mut often = Often::start().await;
+    let lease = often.ack_that_waits().await;
+    often.check_nothing_said();
+    let before = often.syncs();
+    often.publish(1).await;
+    often.settled(lease).await;
+    assert_eq!(often.syncs(), before + 1, "they are synced together");
+    // No publish comes.
+    let lease = often.ack_that_waits().await;
+    often.clock.advance(Duration::from_millis(1));
+    often.settled(lease).await;
+    // Nor has one come for a while.
+    often.publish(20).await;
+    let lease = often.ack_one(Duration::from_millis(1)).await;
+    often.settled(lease).await;
+    // One that waits when the broker ends is there afterwards.
+    let lease = often.ack_that_waits().await;
+    often.broker.shutdown().await;
+    often.settled(lease).await;
+}
+
+#[tokio::test]
+async fn acks_are_synced_with_the_next_publish_when_publishes_come_often() {
+    check_acks_join_publishes().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_when_connections_carry_them_out() {
+    check_acks_join_publishes().await;
+}
+
+/// Everybody brings little commands at once, again and again: nobody is forgotten.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_finds_the_seat_taken_is_carried_out_by_who_leaves_it() {
+    let store = MemoryStore::new();
+    let broker = start(Arc::new(store), &Options::default()).unwrap();
+    queue(&broker, "q").await;
+    let publishers: Vec<_> = (0..8)
+        .map(|_| {
+            let broker = broker.clone();
+            tokio::spawn(async move {
+                for _ in 0..500 {
+                    broker.publish(publish("q", &["x"])).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    let mut subscription = broker.subscribe(open("q")).await.unwrap();
+    let settler = subscription.settler();
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let mut waiting = VecDeque::new();
+    let (mut acked, mut unanswered) = (0, 0);
+    while acked < 8 * 500 {
+        // Of those that wait for their answer there may be 64.
+        if unanswered < 60
+            && let Some(delivery) = waiting.pop_front()
+        {
+            // A task that is dropped in the midst of it leaves nothing behind.
+            let settling = settler.settle(ack(std::slice::from_ref(&delivery)));
+            let _ = pin!(unconstrained(settling)).poll(&mut context);
+            unanswered += 1;
+            continue;
+        }
+        match subscription.next().await.unwrap() {
+            Event::Deliveries(deliveries) => waiting.extend(deliveries),
+            Event::Settled(settled) => {
+                assert!(settled.refused.is_empty());
+                acked += settled.ok.len();
+                unanswered -= settled.ok.len();
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    for publisher in publishers {
+        publisher.await.unwrap();
+    }
+    let view = broker.get_queue("q".to_owned()).await.unwrap();
+    assert_eq!(view.totals.acked, 8 * 500);
 }
 
 /// Panics in the commit of a message with this payload.
