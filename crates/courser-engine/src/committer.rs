@@ -4,8 +4,8 @@
 //! what it says, in order. While a group is on its way to the disk, the engine works on the next:
 //! groups are small when there is little to do and large under load, and nobody waits on a timer.
 //!
-//! A little turn that comes alone the engine commits itself, which saves waking this thread: the sync takes no
-//! longer than that. Nothing waits behind it, or it would not be alone. `docs/decisions/0060-little-turns.md`.
+//! A little turn the engine commits itself when this thread has nothing, which saves waking it: the sync takes no
+//! longer than that. What waits behind it is as little. `docs/decisions/0060-little-turns.md`.
 
 use std::{
     sync::{
@@ -38,7 +38,7 @@ pub(crate) struct Committer {
     pub(crate) commits: Arc<Commits>,
 }
 
-/// What is written to the log, and by whom: the committer's thread, or for the little that comes alone the
+/// What is written to the log, and by whom: the committer's thread, or for the little that comes when it has nothing the
 /// engine itself.
 pub(crate) struct Commits {
     log: Mutex<Log>,

@@ -380,6 +380,7 @@ impl Engine {
                 .send_replace(Health::StoreFailed(reason.to_owned()));
         }
         let mut turn = std::mem::take(&mut self.joining);
+        self.joins_until = None;
         let consumers: Vec<_> = self.outlets.keys().copied().collect();
         for consumer in consumers {
             // What it holds stays as it is: nothing more of that can be made durable.

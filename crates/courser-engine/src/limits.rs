@@ -17,7 +17,7 @@ pub(crate) const REQUEST_KIB_MIN: u32 = 2;
 pub(crate) const SETTLES_WAITING_MAX: usize = 64;
 /// Turns that wait for the committer: one is being written while the next gather.
 pub(crate) const TURNS_WAITING_MAX: usize = 64;
-/// Bytes of messages in a turn that the engine commits itself when it comes alone.
+/// Bytes of messages in a turn that the engine commits itself when the committer has nothing.
 pub(crate) const LITTLE_BYTES: usize = 16 * 1024;
 /// Records in such a turn.
 pub(crate) const LITTLE_RECORDS: usize = 16;

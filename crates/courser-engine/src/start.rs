@@ -10,7 +10,7 @@
 //!                        ^-------------- checkpoint done --------------+
 //! ```
 //!
-//! A little turn that comes alone the engine commits itself, when the committer has nothing.
+//! A little turn the engine commits itself, when the committer has nothing.
 //!
 //! Shutdown goes the same way: the engine ends and lets go of the committer, which writes what waits; both let
 //! go of the keeper, which applies the last checkpoint.

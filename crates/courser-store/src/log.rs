@@ -10,8 +10,8 @@
 //! ```
 //!
 //! One thread writes at a time (the lock of [`Writer`]). Readers take the list of segments for a
-//! moment, then hold a segment for themselves: its file may be replaced or recycled under them, and
-//! then what they read does not carry its life.
+//! moment, then hold a segment for themselves: its file may be replaced, recycled or cut short under
+//! them, and then what they read does not carry its life.
 
 mod active;
 mod append;

@@ -74,6 +74,8 @@ impl Outlet {
 
 impl Engine {
     pub(super) fn deliver(&mut self, now: Timestamp, turn: &mut Turn) {
+        // What was told in this turn may have ended the shortage: everybody is asked when the next one begins.
+        self.was_short &= self.broker.is_short_of_room();
         // First: what their connections hold is no room for others.
         for consumer in self.broker.drain_ended() {
             self.end_deleted(consumer, turn);

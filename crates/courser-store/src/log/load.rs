@@ -89,7 +89,7 @@ impl Log {
                 }
             });
             match loaded {
-                // Its file belongs to another segment now: nothing lived in it.
+                // Its file belongs to another segment now, or to none: nothing lived in it.
                 Err(_) if segment.is_retired() => {}
                 other => other?,
             }

@@ -129,7 +129,7 @@ struct Anchors {
     complete: bool,
 }
 
-/// An open segment. Readers hold it while the file is replaced or recycled under them.
+/// An open segment. Readers hold it while the file is replaced, recycled or cut short under them.
 #[derive(Debug)]
 pub(crate) struct Segment {
     pub(crate) header: SegmentHeader,
@@ -139,7 +139,7 @@ pub(crate) struct Segment {
     length: AtomicU64,
     /// Where the last whole frame ends, of those that are known.
     end: AtomicU64,
-    /// Set before the file is recycled: what is read from then on is another life's.
+    /// Set before the file is recycled or cut short: what is read from then on is another life's, or nothing.
     retired: AtomicBool,
     anchors: Mutex<Anchors>,
     /// Up to here all frame headers were found to be what was written.
