@@ -33,7 +33,8 @@ pub(crate) async fn all(folder: &Path, history: &History, round: u64) {
     }
 }
 
-async fn one(broker: &Broker, history: &History, queue: &str, place: Place) {
+/// Takes and acks what is in a queue until nothing is.
+pub(crate) async fn one(broker: &Broker, history: &History, queue: &str, place: Place) {
     let mut client = broker.connect().await.expect("the broker runs");
     let mut admin = broker.admin().await;
     while left(&stats(&mut admin, queue).await) > 0 {
