@@ -31,7 +31,9 @@ pub enum Unavailable {
     #[error("the broker is shutting down")]
     ShuttingDown,
     /// Its store failed, and only a restart repairs that.
-    #[error("the store of the broker has failed, it takes no more writes until it is restarted")]
+    #[error(
+        "the store of the broker has failed, its log and /readyz say why: it takes no more writes until it is restarted"
+    )]
     StoreFailed,
 }
 

@@ -15,6 +15,9 @@ pub(crate) const PENDING_ACCEPT_RESET_STREAMS_MAX: usize = 20;
 pub(crate) const LOCAL_ERROR_RESET_STREAMS_MAX: usize = 1_024;
 /// Bytes of the headers of one request.
 pub(crate) const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
+/// Bytes that a stream may have in its connection on their way to the peer, beyond which it gives no more: more would not be
+/// faster, and each consumer has as much.
+pub(crate) const SEND_BUFFER_BYTES_MAX: usize = 400 * 1024;
 /// Bytes of one HTTP/2 frame that a peer may send: with the protocol's 16 KiB, a batch of 64 KiB costs
 /// four reads and four wake-ups. A frame is buffered whole, so this also bounds what a peer can
 /// make a connection hold before a message is complete.

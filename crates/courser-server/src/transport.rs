@@ -88,6 +88,7 @@ fn protocol() -> http2::Builder<TaskExecutor> {
         .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
         .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
         .adaptive_window(false)
+        .max_send_buf_size(limits::SEND_BUFFER_BYTES_MAX)
         .keep_alive_interval(limits::KEEPALIVE_INTERVAL)
         .keep_alive_timeout(limits::KEEPALIVE_TIMEOUT);
     protocol

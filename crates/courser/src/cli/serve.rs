@@ -44,7 +44,7 @@ pub(super) struct Serve {
     /// Threads that serve connections; 0 is one for each core [default: 0].
     #[arg(long, value_name = "COUNT")]
     worker_threads: Option<String>,
-    /// Bytes of the latest messages kept in memory [default: 48MiB].
+    /// Bytes of the latest messages kept in memory [default: 96MiB].
     #[arg(long, value_name = "BYTES")]
     recent_bytes: Option<String>,
     /// Bytes of the disk that stay free: nothing is published while there are fewer [default: auto, the

@@ -35,6 +35,8 @@ pub(super) struct Consumer {
 pub(super) struct Consumed {
     /// Messages of this run that came for the first time.
     pub(super) messages: u64,
+    /// Bytes of their payloads.
+    pub(super) bytes: u64,
     /// Messages of this run that had come before.
     pub(super) duplicates: u64,
     /// Messages of other runs, or of somebody else.
@@ -51,6 +53,7 @@ impl Default for Consumed {
     fn default() -> Self {
         Self {
             messages: 0,
+            bytes: 0,
             duplicates: 0,
             foreign: 0,
             unsettled: 0,
@@ -63,6 +66,7 @@ impl Default for Consumed {
 impl Consumed {
     pub(super) fn add(&mut self, other: Self) {
         self.messages += other.messages;
+        self.bytes += other.bytes;
         self.duplicates += other.duplicates;
         self.foreign += other.foreign;
         self.unsettled += other.unsettled;
@@ -179,6 +183,7 @@ fn count(shared: &Shared, consumed: &mut Consumed, deliveries: &[Delivery]) -> V
             consumed.duplicates += 1;
             continue;
         }
+        consumed.bytes += payload.len() as u64;
         consumed
             .end_to_end
             .saturating_record(now.saturating_sub(header.sent_nanos));

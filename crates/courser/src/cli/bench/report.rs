@@ -58,13 +58,13 @@ impl Report {
         if !bench.consume_only {
             facts.push((
                 "published",
-                self.rate_line(produced.messages, produced.took),
+                rate_line(produced.messages, self.published_bytes(), produced.took),
             ));
         }
         if !bench.publish_only {
             facts.push((
                 "end to end",
-                self.rate_line(consumed.messages, consumed.took),
+                rate_line(consumed.messages, consumed.bytes, consumed.took),
             ));
         }
         if !bench.consume_only {
@@ -84,23 +84,8 @@ impl Report {
         output.table(&Table::facts(facts))
     }
 
-    fn rate_line(&self, messages: u64, took: Duration) -> String {
-        let rate = rate(messages, took);
-        format!(
-            "{} messages in {:.2} s: {:.0} msg/s, {:.1} MB/s",
-            number(messages),
-            took.as_secs_f64(),
-            rate,
-            self.megabytes(rate)
-        )
-    }
-
-    #[allow(
-        clippy::cast_precision_loss,
-        reason = "a payload is far below 2^52 bytes"
-    )]
-    fn megabytes(&self, messages_per_second: f64) -> f64 {
-        messages_per_second * self.bench.size as f64 / 1e6
+    fn published_bytes(&self) -> u64 {
+        self.produced.messages * self.bench.size as u64
     }
 
     fn json(&self) -> Value {
@@ -127,10 +112,10 @@ impl Report {
             "foreign": consumed.foreign,
             "publish_seconds": produced.took.as_secs_f64(),
             "publish_per_second": publish_rate,
-            "publish_megabytes_per_second": self.megabytes(publish_rate),
+            "publish_megabytes_per_second": rate(self.published_bytes(), produced.took) / 1e6,
             "end_to_end_seconds": consumed.took.as_secs_f64(),
             "end_to_end_per_second": end_to_end_rate,
-            "end_to_end_megabytes_per_second": self.megabytes(end_to_end_rate),
+            "end_to_end_megabytes_per_second": rate(consumed.bytes, consumed.took) / 1e6,
             "confirm_milliseconds": latency_json(&produced.confirm),
             "end_to_end_milliseconds": latency_json(&consumed.end_to_end),
         })
@@ -147,6 +132,16 @@ fn rate(messages: u64, took: Duration) -> f64 {
     } else {
         messages as f64 / took.as_secs_f64()
     }
+}
+
+fn rate_line(messages: u64, bytes: u64, took: Duration) -> String {
+    format!(
+        "{} messages in {:.2} s: {:.0} msg/s, {:.1} MB/s",
+        number(messages),
+        took.as_secs_f64(),
+        rate(messages, took),
+        rate(bytes, took) / 1e6
+    )
 }
 
 fn latency_line(histogram: &Histogram<u64>) -> String {
