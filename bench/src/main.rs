@@ -26,7 +26,7 @@ mod text;
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
 use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -102,7 +102,10 @@ fn main() -> anyhow::Result<()> {
                 results,
             };
             let results = runtime.block_on(until_stopped(plan))?;
-            page::write(&results, &docs)
+            page::write(&results, &docs)?;
+            let unsound = results.unsound();
+            ensure!(unsound.is_empty(), "not sound: {}", unsound.join(", "));
+            Ok(())
         }
         Command::Page { results, docs } => page::write(&Results::read(&results)?, &docs),
         Command::List => {

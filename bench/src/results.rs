@@ -67,6 +67,15 @@ pub(crate) struct Summary {
 }
 
 impl Results {
+    /// Which runs failed, or lost, doubled or left something.
+    pub(crate) fn unsound(&self) -> Vec<String> {
+        let is_unsound = |record: &&Record| record.failed.is_some() || !record.checks.are_clean();
+        let unsound = self.records.iter().filter(is_unsound);
+        unsound
+            .map(|record| format!("{} of {}", record.scenario, record.system))
+            .collect()
+    }
+
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
         Ok(serde_json::from_slice(&fs::read(path)?)?)
     }
