@@ -1,4 +1,4 @@
-//! The way to the engine: over its inbox, or, when it has nothing to do, straight in.
+//! The way to the engine: into its inbox, and who brings a little carries it out himself when nobody else does.
 //!
 //! A little command is carried out by the thread that brings it. That saves waking the engine's thread, and the
 //! one that waits for the answer: each takes about a third of what the sync takes. Whoever finds the seat taken leaves
@@ -38,7 +38,7 @@ impl Door {
         is_sent
     }
 
-    /// The same at once; gives it back when the inbox has no place for it just now.
+    /// As [`send`](Self::send), at once; gives it back when the inbox has no place for it just now.
     pub(crate) fn try_send(&self, command: Command) -> Option<Command> {
         let left = self.inbox.try_send(command);
         self.knock();
@@ -53,7 +53,7 @@ impl Door {
         }
     }
 
-    /// The same, and carries it out if it is little and nobody else does; `false` when the engine has ended.
+    /// Over the inbox, and carries it out if it is little and nobody else does; `false` when the engine has ended.
     pub(crate) async fn bring(&self, command: Command) -> bool {
         let watch = self.watch.as_ref().filter(|_| command.is_little());
         if !self.inbox.send(command).await {

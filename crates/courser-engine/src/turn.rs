@@ -41,7 +41,7 @@ impl Turn {
             && self.records.len() <= limits::LITTLE_RECORDS
     }
 
-    /// Nobody is held up when it is synced a little later: settles and what they hear.
+    /// Nobody is held up when it is synced a little later: it says nothing but how leases were settled.
     pub(crate) fn is_patient(&self) -> bool {
         let is_answer = |output: &Output| {
             let Output::Event { event, .. } = output else {
