@@ -1,5 +1,5 @@
-//! What `tests/fuzz` reaches of the inside: thin wrappers around the readers of requests, the
-//! conversions and the writers of answers, built only for it.
+//! What `tests/fuzz` reaches of the inside: thin wrappers around the readers of requests and of their
+//! headers, the conversions and the writers of answers, built only for it.
 
 use std::{
     collections::VecDeque,
@@ -17,12 +17,13 @@ use courser_engine::request::{
 use courser_proto::v1::{self, subscribe_response};
 use http_body::Frame;
 use tokio_stream::Stream as _;
-use tonic::{Code, Status, Streaming, codec::Decoder};
+use tonic::{Code, Status, Streaming, codec::Decoder, codegen::http};
 
 use crate::{
     arrival::{Arrivals, Arriving},
     convert::{self, InvalidField, InvalidSettlement},
     status::publish_error_to_proto,
+    transport,
     wire::{
         ConfirmFrame, DeliveryFrame, Numbered, NumberedDecoder, PulledFrame, WireDecoder,
         WireMessage,
@@ -187,6 +188,20 @@ impl Arrivals {
     fn bytes(&self) -> usize {
         self.held().load(Ordering::Relaxed)
     }
+}
+
+/// Reads the value of `grpc-timeout`.
+#[must_use]
+pub fn time_given(timeout: &[u8]) -> Option<Duration> {
+    transport::parse_time(timeout)
+}
+
+/// How long a handler may take when `grpc-timeout` is this. `None` when no header can be.
+#[must_use]
+pub fn handler_time(timeout: &[u8]) -> Option<Duration> {
+    let timeout = http::HeaderValue::from_bytes(timeout).ok()?;
+    let headers = http::HeaderMap::from_iter([(transport::TIMEOUT, timeout)]);
+    Some(transport::time_of(&headers))
 }
 
 type Checked<T> = Result<T, Refused>;

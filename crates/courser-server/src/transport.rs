@@ -29,6 +29,9 @@ use crate::{
     status::takes_too_long,
 };
 
+/// The header with the time that a client gives a call.
+pub(crate) const TIMEOUT: http::HeaderName = http::HeaderName::from_static("grpc-timeout");
+
 /// Serves connections until `closing` is given, and then those that there are until they have ended.
 pub(crate) async fn serve(mut listener: Listener, routes: Routes, closing: Signal) {
     let protocol = protocol();
@@ -129,8 +132,8 @@ where
 }
 
 /// How long a handler may take until it begins to answer: what the client gives it, and no more than we do.
-fn time_of(headers: &http::HeaderMap) -> Duration {
-    let given = headers.get("grpc-timeout");
+pub(crate) fn time_of(headers: &http::HeaderMap) -> Duration {
+    let given = headers.get(TIMEOUT);
     let given = given.and_then(|time| parse_time(time.as_bytes()));
     given.map_or(limits::HANDLER_TIME_MAX, |given| {
         given.min(limits::HANDLER_TIME_MAX)
@@ -140,7 +143,7 @@ fn time_of(headers: &http::HeaderMap) -> Duration {
 /// `grpc-timeout` as the protocol writes it: at most eight digits and a unit. `None` for anything else, which
 /// counts as no time given.
 /// Source: <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>
-fn parse_time(text: &[u8]) -> Option<Duration> {
+pub(crate) fn parse_time(text: &[u8]) -> Option<Duration> {
     let (unit, digits) = text.split_last()?;
     if !(1..=8).contains(&digits.len()) || !digits.iter().all(u8::is_ascii_digit) {
         return None;

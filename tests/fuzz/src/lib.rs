@@ -1,6 +1,7 @@
-//! Shared by the targets: how much memory a decoder takes, and whether what was read stands for what
-//! it was read from.
+//! Shared by the targets: how much memory a decoder takes, whether what was read stands for what it was
+//! read from, and what is made of an input.
 
+pub mod made;
 mod memory;
 
 use std::fmt::Debug;

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::cli::{broker, value};
+use courser_client::Message;
+use courser_store::offline::Saved;
+
+use crate::cli::{broker, offline, publish, value};
 
 /// Reads a duration.
 ///
@@ -52,4 +55,20 @@ pub fn shown(number: u64) -> [String; 3] {
         value::size(number),
         value::age(Duration::from_millis(number)),
     ]
+}
+
+/// Writes what was salvaged, as `courser salvage` does.
+#[must_use]
+pub fn salvage(saved: &Saved) -> Vec<u8> {
+    let mut lines = Vec::new();
+    offline::write_line(&mut lines, saved).expect("there is room for it");
+    lines
+}
+
+/// Reads a line of these, as `courser publish --from-salvage` does.
+///
+/// # Errors
+/// What is wrong with it, and its number.
+pub fn salvaged(number: u64, line: &[u8]) -> Result<Message, String> {
+    publish::salvaged::message(number, line).map_err(|error| format!("{error:#}"))
 }

@@ -7,15 +7,15 @@ use std::{sync::Arc, time::Duration};
 use courser_core::{
     error::{LeaseError, PublishError},
     id::{LeaseId, Position},
-    message::{Attributes, Message, MessageId},
-    record::{DeadLetter, Note},
-    time::Timestamp,
+    record::Note,
 };
 use courser_engine::request::{Confirm, Delivery, Published, Settled};
-use courser_fuzz::Input;
+use courser_fuzz::{
+    Input,
+    made::{dead_letter, id, message, number, several, text, time},
+};
 use courser_server::fuzz::{self as server, Written};
 use libfuzzer_sys::fuzz_target;
-use uuid::Uuid;
 
 fuzz_target!(|data: &[u8]| {
     let mut input = Input(data);
@@ -59,76 +59,9 @@ fn check<M: prost::Message + Default + PartialEq + std::fmt::Debug>(
     assert_eq!(written.bytes.len(), expected.encoded_len());
 }
 
-fn several<T>(input: &mut Input<'_>, one: impl Fn(&mut Input<'_>) -> T) -> Vec<T> {
-    let mut all = Vec::new();
-    while !input.is_empty() && all.len() < 300 && !input.byte().is_multiple_of(5) {
-        all.push(one(input));
-    }
-    all
-}
-
-/// Mostly small, for the length of a number is what matters.
-fn number(input: &mut Input<'_>) -> u64 {
-    let shift = u32::from(input.byte() % 65);
-    input.long().checked_shr(shift).unwrap_or(0)
-}
-
-fn text(input: &mut Input<'_>) -> String {
-    let length = number(input) % 200;
-    String::from_utf8_lossy(input.take(length as usize)).into_owned()
-}
-
-fn time(input: &mut Input<'_>) -> Timestamp {
-    Timestamp::from_micros(number(input))
-}
-
-fn id(input: &mut Input<'_>) -> MessageId {
-    if input.byte().is_multiple_of(2) {
-        MessageId::Uuid(Uuid::from_u64_pair(number(input), number(input)))
-    } else {
-        MessageId::Given(text(input).into())
-    }
-}
-
-fn message(input: &mut Input<'_>) -> Message {
-    let what = input.byte();
-    let attributes = (what & 1 != 0).then(|| {
-        Box::new(Attributes {
-            content_type: text(input),
-            kind: text(input),
-            source: text(input),
-            schema_version: text(input),
-            correlation_id: text(input),
-            causation_id: text(input),
-            traceparent: text(input),
-        })
-    });
-    let mut headers = Vec::new();
-    if what & 2 != 0 {
-        headers = several(input, |input| (text(input), text(input)));
-        // Their keys are distinct, and there are not too many.
-        headers.sort();
-        headers.dedup_by(|one, other| one.0 == other.0);
-    }
-    Message {
-        position: Position(number(input)),
-        published_at: time(input),
-        id: id(input),
-        topic: text(input).into(),
-        payload: text(input).into_bytes().into(),
-        headers,
-        attributes,
-    }
-}
-
 fn delivery(input: &mut Input<'_>) -> Delivery {
     let what = input.byte();
-    let dead_letter = (what & 1 != 0).then(|| DeadLetter {
-        reason: text(input).into(),
-        description: text(input).into(),
-        queue: text(input).into(),
-        at: time(input),
-    });
+    let dead_letter = (what & 1 != 0).then(|| dead_letter(input));
     let note = Note {
         attempts: Vec::new(),
         dead_letter,

@@ -1,5 +1,5 @@
 //! What people type: values of flags, addresses of brokers, the configuration in its file and in the
-//! environment.
+//! environment. And the time of a call, which their clients write into a header.
 #![no_main]
 
 use std::{ffi::OsString, os::unix::ffi::OsStringExt as _, path::Path, time::Duration};
@@ -9,12 +9,16 @@ use courser::{
     config::{Config, Layer, SETTINGS},
 };
 use courser_fuzz::Input;
+use courser_server::fuzz as server;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let Some((kind, bytes)) = data.split_first() else {
         return;
     };
+    if kind % 8 == 7 {
+        return time(bytes);
+    }
     let Ok(text) = std::str::from_utf8(bytes) else {
         environment(Input(bytes));
         return;
@@ -58,6 +62,30 @@ fn duration(text: &str) {
         "{text:?}"
     );
     assert!(!text.trim_start().starts_with('-'), "it is never negative");
+}
+
+/// The value of `grpc-timeout`: up to eight digits and a unit, and for anything else the most that there is.
+fn time(header: &[u8]) {
+    const UNITS: [(u8, u128); 6] = [
+        (b'H', 3_600_000_000_000),
+        (b'M', 60_000_000_000),
+        (b'S', 1_000_000_000),
+        (b'm', 1_000_000),
+        (b'u', 1_000),
+        (b'n', 1),
+    ];
+    const MOST: Duration = Duration::from_secs(300);
+    let said = header.split_last().and_then(|(last, digits)| {
+        let (_, nanos) = UNITS.into_iter().find(|(unit, _)| unit == last)?;
+        let is_number = (1..=8).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
+        let digit = |number: u128, digit: &u8| number * 10 + u128::from(digit - b'0');
+        is_number.then(|| digits.iter().fold(0, digit) * nanos)
+    });
+    let read = server::time_given(header);
+    assert_eq!(read.map(|time| time.as_nanos()), said, "{header:?}");
+    if let Some(time) = server::handler_time(header) {
+        assert_eq!(time, read.map_or(MOST, |read| read.min(MOST)), "{header:?}");
+    }
 }
 
 fn url(text: &str) {
