@@ -13,6 +13,7 @@ mod publish;
 mod queue;
 mod serve;
 mod value;
+mod wording;
 
 use std::{
     io::{self, Write as _},
@@ -27,6 +28,7 @@ use tokio::runtime;
 use self::{
     broker::Unreachable,
     output::{Format, Output},
+    wording::Flags,
 };
 use crate::config::Problems;
 
@@ -120,9 +122,10 @@ enum Command {
 pub fn main() -> ExitCode {
     let cli = command_line(Cli::command()).get_matches();
     let cli = Cli::from_arg_matches(&cli).unwrap_or_else(|error| error.exit());
+    let flags = cli.command.flags();
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => ExitCode::from(tell(&error)),
+        Err(error) => ExitCode::from(tell(&error, flags)),
     }
 }
 
@@ -170,6 +173,17 @@ impl Command {
             _ => None,
         }
     }
+
+    /// Its flags that set fields of what the broker is asked.
+    fn flags(&self) -> Flags {
+        match self {
+            Self::Publish(publish) => publish.flags(),
+            Self::Consume(_) => consume::FLAGS,
+            Self::Queue(_) => queue::FLAGS,
+            Self::Dlq(_) => dlq::FLAGS,
+            _ => &[],
+        }
+    }
 }
 
 async fn ask(url: &str, command: Command, format: Format) -> anyhow::Result<()> {
@@ -201,7 +215,7 @@ fn usage(sentence: impl Into<String>) -> anyhow::Error {
 }
 
 /// Says what went wrong, in a line, and answers the exit code.
-fn tell(error: &anyhow::Error) -> u8 {
+fn tell(error: &anyhow::Error, flags: Flags) -> u8 {
     let broken_pipe = error
         .chain()
         .filter_map(|cause| cause.downcast_ref::<io::Error>());
@@ -214,7 +228,7 @@ fn tell(error: &anyhow::Error) -> u8 {
     }
     let (code, hint) = judge(error);
     let mut stderr = io::stderr().lock();
-    let _ = writeln!(stderr, "error: {}", sentence(error));
+    let _ = writeln!(stderr, "error: {}", sentence(error, flags));
     if let Some(hint) = hint {
         let _ = writeln!(stderr, "  hint: {hint}");
     }
@@ -222,9 +236,9 @@ fn tell(error: &anyhow::Error) -> u8 {
 }
 
 /// An error with its causes, each said once: many say their cause already.
-fn sentence(error: &anyhow::Error) -> String {
+fn sentence(error: &anyhow::Error, flags: Flags) -> String {
     let mut sentence = String::new();
-    for cause in error.chain().map(ToString::to_string) {
+    for cause in error.chain().map(|cause| wording::worded(cause, flags)) {
         if sentence.is_empty() {
             sentence = cause;
         } else if !sentence.contains(&cause) {
@@ -308,10 +322,10 @@ mod tests {
     fn a_cause_is_said_once() {
         let cause = io::Error::other("the disk is full");
         let error = anyhow::Error::new(cause).context("cannot write: the disk is full");
-        assert_eq!(sentence(&error), "cannot write: the disk is full");
+        assert_eq!(sentence(&error, &[]), "cannot write: the disk is full");
         let error = error.context("cannot start");
         assert_eq!(
-            sentence(&error),
+            sentence(&error, &[]),
             "cannot start: cannot write: the disk is full"
         );
     }

@@ -102,7 +102,8 @@ pub(super) struct Bench {
     /// Publish and do not consume.
     #[arg(long)]
     publish_only: bool,
-    /// Consume what is there, and do not publish.
+    /// Consume what is there, and do not publish. With --count, so many and no more. When there are fewer,
+    /// or none, it ends with exit code 1.
     #[arg(long, conflicts_with_all = ["publish_only", "seconds"])]
     consume_only: bool,
     /// Share one connection rather than have one each.
@@ -126,7 +127,7 @@ struct Shared {
     started: Instant,
     /// Messages confirmed.
     published: AtomicU64,
-    /// Messages of this run received for the first time (of any run with `--consume-only`).
+    /// Messages of this run received for the first time; whatever came with `--consume-only`.
     received: AtomicU64,
     tally: Tally,
 }
@@ -155,9 +156,9 @@ impl Bench {
         let mut output = Output::new(format);
         report.print(&mut output)?;
         output.finish()?;
-        match report.missing() {
-            0 => Ok(()),
-            missing => bail!("{missing} messages were confirmed and never received"),
+        match report.complaint() {
+            None => Ok(()),
+            Some(complaint) => bail!(complaint),
         }
     }
 
@@ -186,9 +187,13 @@ impl Bench {
         if self.seconds.is_some() {
             return u64::MAX;
         }
-        let (producers, index) = (u64::from(self.producers), u64::from(index));
-        let count = self.count.unwrap_or(COUNT_DEFAULT);
-        count / producers + u64::from(index < count % producers)
+        share(self.count.unwrap_or(COUNT_DEFAULT), self.producers, index)
+    }
+
+    /// How many messages the `index`th consumer takes, when that is known: the broker hands it no more.
+    fn consumer_quota(&self, index: u16) -> Option<u64> {
+        let count = self.count.filter(|_| self.consume_only)?;
+        Some(share(count, self.consumers, index))
     }
 
     /// How many messages there will be in all, when that is known.
@@ -198,6 +203,12 @@ impl Bench {
             (count, _) => count,
         }
     }
+}
+
+/// The share of one of them: all get as much, and the first a little more.
+fn share(count: u64, among: u16, index: u16) -> u64 {
+    let (among, index) = (u64::from(among), u64::from(index));
+    count / among + u64::from(index < count % among)
 }
 
 /// Makes connections, or shares one.
@@ -250,6 +261,9 @@ async fn open(bench: &Bench, clients: &Clients) -> anyhow::Result<(Vec<Producer>
     let (mut producers, mut consumers) = (Vec::new(), Vec::new());
     if !bench.publish_only {
         for index in 0..bench.consumers {
+            if bench.consumer_quota(index) == Some(0) {
+                break;
+            }
             consumers.push(Consumer::open(&clients.one().await?, bench, index).await?);
         }
     }

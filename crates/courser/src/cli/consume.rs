@@ -27,6 +27,7 @@ use tokio::{
 use crate::cli::{
     output::{Format, Output, printable, printable_lines, utf8_or_base64},
     usage, value,
+    wording::Flags,
 };
 
 /// Messages on their way at once.
@@ -45,6 +46,9 @@ const SETTLE_TIME_MAX: Duration = Duration::from_secs(60);
 const LEASE_MIN: Duration = Duration::from_secs(1);
 /// How long giving back the rest may take at the end.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// The flags that the broker looks at.
+pub(super) const FLAGS: Flags = &[("consumer", "--consumer"), ("lease", "--lease")];
 
 /// Take messages from a queue and settle them.
 #[derive(Debug, clap::Args)]
@@ -336,12 +340,16 @@ fn tell_refusals(settled: &wire::Settled) -> anyhow::Result<()> {
     let Some(first) = settled.refused.first() else {
         return Ok(());
     };
-    let count = settled.refused.len();
+    let count = settled.refused.len() as u64;
     let error = courser_client::Error::from(first.clone());
     if count == 1 {
         return Err(error.into());
     }
-    Err(anyhow::Error::from(error).context(format!("{count} messages were not settled; the first")))
+    let several = format!(
+        "{} messages were not settled; the first",
+        value::number(count)
+    );
+    Err(anyhow::Error::from(error).context(several))
 }
 
 fn print_for_people(output: &mut Output, delivery: &Delivery) -> io::Result<()> {
@@ -363,9 +371,9 @@ fn print_for_people(output: &mut Output, delivery: &Delivery) -> io::Result<()> 
     output.dimmed(&printable(&header))?;
     match utf8_or_base64(&message.payload) {
         ("", text) => output.line(&printable_lines(&text)),
-        (_, base64) => output.line(&format!(
-            "{} bytes, as base64: {base64}",
-            message.payload.len()
-        )),
+        (_, base64) => {
+            let bytes = value::count(message.payload.len() as u64, "byte", "bytes");
+            output.line(&format!("{bytes}, as base64: {base64}"))
+        }
     }
 }

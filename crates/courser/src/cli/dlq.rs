@@ -12,10 +12,14 @@ use crate::cli::{
     output::{Format, Output, Table},
     queue::{self, Range, preview, print_purged},
     value::{self, age, number},
+    wording::Flags,
 };
 
 /// What a dead-letter queue's name ends with.
 const SUFFIX: &str = ".dlq";
+
+/// The flags that the broker looks at.
+pub(super) const FLAGS: Flags = &[("to", "--to"), ("reason", "--reason")];
 
 /// Look at dead letters and bring them back.
 #[derive(Debug, Subcommand)]

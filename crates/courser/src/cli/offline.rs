@@ -60,7 +60,7 @@ pub(super) struct Verify {
 impl Verify {
     pub(super) fn run(self, format: Format) -> anyhow::Result<()> {
         let folder = self.folder.path()?;
-        let found = offline::verify(&folder)?;
+        let found = offline::verify(&folder).map_err(told)?;
         let mut output = Output::new(format);
         match format {
             Format::Table => table(&mut output, &found)?,
@@ -69,12 +69,24 @@ impl Verify {
         output.finish()?;
         if found.damaged > 0 {
             bail!(
-                "{} is damaged in {} places",
+                "{} is damaged in {}",
                 folder.display(),
-                value::number(found.damaged)
+                value::count(found.damaged, "place", "places")
             );
         }
         Ok(())
+    }
+}
+
+/// What the store says of a full disk is meant for a broker; here it can only be the copy of the index that
+/// has no room.
+fn told(error: StoreError) -> anyhow::Error {
+    match error {
+        StoreError::Full { path } => anyhow::anyhow!(
+            "there is no room for a copy of the index, at {path}: make room there, or name a folder on \
+             another disk with TMPDIR, and run this again"
+        ),
+        other => other.into(),
     }
 }
 
@@ -125,31 +137,31 @@ fn torn(torn: &Torn) -> Value {
 
 fn table(output: &mut Output, found: &Verified) -> io::Result<()> {
     let log = &found.log;
-    let number = value::number;
+    let (number, count) = (value::number, value::count);
     let facts = [
         (
             "log",
             format!(
-                "{} in {} segments, {} spare files",
+                "{} in {}, {}",
                 value::size(log.bytes),
-                number(log.segments),
-                number(log.spares)
+                count(log.segments, "segment", "segments"),
+                count(log.spares, "spare file", "spare files")
             ),
         ),
         (
             "in it",
             format!(
-                "{} frames, {} records, {} messages",
-                number(log.frames),
-                number(log.records),
-                number(log.messages)
+                "{}, {}, {}",
+                count(log.frames, "frame", "frames"),
+                count(log.records, "record", "records"),
+                count(log.messages, "message", "messages")
             ),
         ),
         (
             "index",
             format!(
-                "{} values, up to frame {}",
-                number(found.index_values),
+                "{}, up to frame {}",
+                count(found.index_values, "value", "values"),
                 number(found.index_upto)
             ),
         ),
@@ -171,9 +183,8 @@ fn table(output: &mut Output, found: &Verified) -> io::Result<()> {
     output.line("")?;
     if let Some(torn) = &found.torn {
         output.line(&format!(
-            "the log has a torn end, as a crash leaves it: {} bytes from byte {} of {} on. The next start \
-             cuts it",
-            number(torn.bytes),
+            "the log has a torn end, as a crash leaves it: {} from byte {} of {} on. The next start cuts it",
+            count(torn.bytes, "byte", "bytes"),
             torn.offset,
             torn.path.display()
         ))?;
@@ -255,14 +266,16 @@ fn write_all(folder: &Path, to: &Path, into: impl io::Write) -> anyhow::Result<S
         source,
     };
     let done = offline::salvage(folder, &mut |saved| {
-        let line = line(&saved);
-        serde_json::to_writer(&mut into, &line)
-            .map_err(io::Error::from)
-            .and_then(|()| into.write_all(b"\n"))
-            .map_err(failed)
-    })?;
+        write_line(&mut into, &saved).map_err(failed)
+    });
+    let done = done.map_err(told)?;
     into.flush().map_err(failed)?;
     Ok(done)
+}
+
+pub(super) fn write_line(mut into: impl io::Write, saved: &Saved) -> io::Result<()> {
+    serde_json::to_writer(&mut into, &line(saved))?;
+    into.write_all(b"\n")
 }
 
 /// A message of a queue, as `courser publish --from-salvage` reads it.
@@ -333,11 +346,11 @@ fn moment(at: Timestamp) -> Option<String> {
 }
 
 fn summary(done: &Salvaged) -> Vec<String> {
-    let number = value::number;
+    let count = value::count;
     let mut lines = vec![format!(
-        "salvaged {} messages (one for each queue that a message lives in); {} damaged places",
-        number(done.entries),
-        number(done.damaged)
+        "salvaged {} (one for each queue that a message lives in); {}",
+        count(done.entries, "message", "messages"),
+        count(done.damaged, "damaged place", "damaged places")
     )];
     for damage in &done.damages {
         let at = damage.offset.map(|offset| format!(" at byte {offset}"));
@@ -352,25 +365,29 @@ fn summary(done: &Salvaged) -> Vec<String> {
             torn.path.display()
         ));
     }
-    let mut told = |count: u64, what: &str| {
-        if count > 0 {
-            lines.push(format!("{} {what}", number(count)));
+    let mut told = |number: u64, one: &str, many: &str| {
+        if number > 0 {
+            lines.push(count(number, one, many));
         }
     };
     told(
         done.unreadable,
+        "message lives and cannot be read: it is lost",
         "messages live and cannot be read: they are lost",
     );
     told(
         done.lost_frames,
+        "frame is lost with what it said: messages that only it held, and settlements",
         "frames are lost with what they said: messages that only they held, and settlements",
     );
     told(
         done.uncertain,
+        "message may have been settled before: its line says \"certain\": false",
         "messages may have been settled before: their lines say \"certain\": false",
     );
     told(
         done.without_queue,
+        "message has no queue, as nothing that is left says which: its line says \"queue\": null",
         "messages have no queue, as nothing that is left says which: their lines say \"queue\": null",
     );
     if done.index_damaged {
@@ -384,4 +401,40 @@ fn summary(done: &Salvaged) -> Vec<String> {
         );
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_that_of_the_copy_and_no_broker_is_to_be_started() {
+        let path = "/tmp/courser-index-a".to_owned();
+        let said = told(StoreError::Full { path }).to_string();
+        assert!(said.contains("/tmp/courser-index-a"), "{said}");
+        assert!(
+            said.contains("TMPDIR") && !said.contains("broker"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn one_of_a_kind_is_told_as_one() {
+        let done = Salvaged {
+            entries: 1,
+            damaged: 1,
+            unreadable: 1,
+            lost_frames: 1,
+            uncertain: 1,
+            without_queue: 2,
+            ..Salvaged::default()
+        };
+        let said = summary(&done);
+        assert!(said[0].starts_with("salvaged 1 message ("), "{said:?}");
+        assert!(said[0].ends_with("; 1 damaged place"), "{said:?}");
+        assert!(said[1].starts_with("1 message lives"), "{said:?}");
+        assert!(said[2].starts_with("1 frame is"), "{said:?}");
+        assert!(said[3].contains("its line says"), "{said:?}");
+        assert!(said[4].starts_with("2 messages have"), "{said:?}");
+    }
 }

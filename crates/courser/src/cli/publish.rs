@@ -1,7 +1,7 @@
 //! `courser publish`
 
 mod feed;
-mod salvaged;
+pub(super) mod salvaged;
 
 use std::{
     fs::File,
@@ -22,10 +22,23 @@ use self::feed::Feed;
 use crate::cli::{
     output::{Format, Output, printable},
     usage, value,
+    wording::Flags,
 };
 
 /// Lines that are read ahead of the one that is published: a line can have 86 MiB, a message of 64 MiB in base64.
 const LINES_AHEAD: usize = 1;
+
+/// The flags that are fields of a message.
+const FLAGS: Flags = &[
+    ("id", "--id"),
+    ("headers", "--header"),
+    ("type", "--type"),
+    ("source", "--source"),
+    ("content_type", "--content-type"),
+    ("schema_version", "--schema-version"),
+    ("correlation_id", "--correlation-id"),
+    ("causation_id", "--causation-id"),
+];
 
 /// Publish messages to a topic.
 #[derive(Debug, clap::Args)]
@@ -190,6 +203,15 @@ impl Publish {
         Ok(())
     }
 
+    /// What was salvaged says all of itself; no flag does.
+    pub(super) fn flags(&self) -> Flags {
+        if self.from_salvage.is_some() {
+            &[]
+        } else {
+            FLAGS
+        }
+    }
+
     /// Whether each message is a line that was read.
     fn has_lines(&self) -> bool {
         self.lines || self.from_salvage.is_some()
@@ -322,11 +344,7 @@ impl Report {
                     position,
                     queues,
                 } = first;
-                let queues = if *queues == 1 {
-                    "1 queue".into()
-                } else {
-                    format!("{queues} queues")
-                };
+                let queues = value::count((*queues).into(), "queue", "queues");
                 let id = printable(id);
                 output.line(&format!(
                     "published {id} at position {position} to {queues}"

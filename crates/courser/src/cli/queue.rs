@@ -10,8 +10,8 @@ use courser_client::{
     wire::{self, Binding},
 };
 
-pub(super) use self::options::Durability;
 use self::options::{CreateFlags, UpdateFlags};
+pub(super) use self::options::{Durability, FLAGS};
 pub(super) use self::show::{preview, print_entries, print_purged};
 use crate::cli::{
     output::{Format, Output},
@@ -259,13 +259,4 @@ fn changed(output: &mut Output, queue: &wire::Queue, how: &str) -> anyhow::Resul
         output.message(queue)?;
     }
     Ok(())
-}
-
-/// `1 entry`, `2 entries`.
-fn entries(count: u64) -> String {
-    if count == 1 {
-        "1 entry".to_owned()
-    } else {
-        format!("{} entries", value::number(count))
-    }
 }

@@ -94,6 +94,12 @@ pub(super) fn number(number: u64) -> String {
     text
 }
 
+/// `1 message`, `1,234 messages`
+pub(super) fn count(count: u64, one: &str, many: &str) -> String {
+    let noun = if count == 1 { one } else { many };
+    format!("{} {noun}", number(count))
+}
+
 /// `1.5 MiB`
 #[allow(
     clippy::cast_precision_loss,
@@ -172,6 +178,9 @@ mod tests {
         assert_eq!(number(0), "0");
         assert_eq!(number(999), "999");
         assert_eq!(number(1_234_567), "1,234,567");
+        assert_eq!(count(0, "entry", "entries"), "0 entries");
+        assert_eq!(count(1, "entry", "entries"), "1 entry");
+        assert_eq!(count(1_234, "entry", "entries"), "1,234 entries");
         assert_eq!(size(1_023), "1023 B");
         assert_eq!(size(1_536), "1.5 KiB");
     }

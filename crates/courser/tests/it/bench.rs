@@ -42,6 +42,38 @@ fn publishing_and_consuming_can_be_measured_apart() {
 }
 
 #[test]
+fn a_consume_of_so_many_takes_these_and_no_more() {
+    let (broker, _folder) = broker();
+    let publish = ["bench", "--publish-only", "--count", "1000", "--size", "16"];
+    broker.json(&publish);
+    for (consumers, count, left) in [("4", "10", 990), ("8", "3", 987), ("3", "500", 487)] {
+        let consume = ["bench", "--consume-only", "--consumers", consumers];
+        let report = broker.json(&[&consume[..], &["--count", count]].concat());
+        assert_eq!(report["received"].to_string(), count);
+        assert_eq!(broker.stat("bench", "ready"), left);
+        assert_eq!(broker.stat("bench", "leased"), 0);
+    }
+    assert_eq!(
+        broker.stat("bench", "delivered_total"),
+        513,
+        "no other was touched"
+    );
+}
+
+#[test]
+fn a_consume_that_does_not_find_so_many_says_so() {
+    let (broker, _folder) = broker();
+    let said = broker.courser(&["bench", "--consume-only"]).failed(1);
+    assert!(said.contains("\"bench\" had no message to give"), "{said}");
+    broker
+        .courser(&["publish", "bench", "not one of a bench"])
+        .done();
+    let consume = ["bench", "--consume-only", "--count", "3"];
+    let said = broker.courser(&consume).failed(1);
+    assert!(said.contains("had only 1 of 3 messages to give"), "{said}");
+}
+
+#[test]
 fn large_messages_are_batched_to_fit_a_request() {
     let (broker, _folder) = broker();
     let report = broker.json(&["bench", "--count", "10", "--size", "4000000"]);

@@ -56,6 +56,54 @@ fn a_queue_shows_its_options_and_its_figures() {
 }
 
 #[test]
+fn a_refusal_names_the_flag_that_was_typed() {
+    let (broker, _folder) = broker();
+    let refused = |arguments: &[&str]| broker.courser(arguments).failed(1);
+    let create = |flags: &[&str]| refused(&[&["queue", "create", "q"], flags].concat());
+    let said = create(&["--lease", "1ms"]);
+    assert!(said.contains("error: --lease must be from"), "{said}");
+    let said = create(&["--max-attempts", "5000"]);
+    assert!(said.contains("error: --max-attempts must be"), "{said}");
+    let said = create(&["--backoff", "1h", "--backoff-max", "1m"]);
+    assert!(
+        said.contains("--backoff-max must be from --backoff to"),
+        "{said}"
+    );
+    let said = create(&["--backoff-jitter", "2"]);
+    assert!(said.contains("error: --backoff-jitter must be"), "{said}");
+    let said = create(&["--bind", "a", "--bind", "a b"]);
+    assert!(said.contains("error: --bind "), "{said}");
+    broker.courser(&["queue", "create", "q"]).done();
+    let said = create(&["--dead-letter", "false", "--max-attempts", "3"]);
+    let differences = "--max-attempts is 10, not 3; --dead-letter is true, not false";
+    assert!(said.contains(differences), "{said}");
+    let said = refused(&["queue", "update", "q", "--lease", "13h"]);
+    assert!(said.contains("error: --lease must be from"), "{said}");
+    let said = refused(&["consume", "q", "--lease", "13h"]);
+    assert!(said.contains("error: --lease must be from"), "{said}");
+    let long = "x".repeat(300);
+    let said = refused(&["publish", "q", "--content-type", &long]);
+    assert!(said.contains("error: --content-type must have"), "{said}");
+    let said = refused(&["publish", "q", "x", "--header", &format!("{long}=v")]);
+    assert!(said.contains("error: --header: a key must have"), "{said}");
+    let said = refused(&["dlq", "redrive", "q", "--reason", &long]);
+    assert!(said.contains("error: --reason must have"), "{said}");
+}
+
+#[test]
+fn one_entry_is_told_as_one() {
+    let (broker, _folder) = broker();
+    broker.courser(&["queue", "create", "q"]).done();
+    let said = broker.courser(&["publish", "q", "a"]).done();
+    assert!(said.contains("to 1 queue\n"), "{said}");
+    let dead_letter = ["consume", "q", "--count", "1", "--dead-letter", "odd"];
+    broker.courser(&dead_letter).done();
+    broker.courser(&["publish", "q", "b"]).done();
+    let said = broker.courser(&["queue", "delete", "q"]).done();
+    assert!(said.contains("1 entry and 1 dead letter went"), "{said}");
+}
+
+#[test]
 fn creating_again_is_fine_with_the_same_options_only() {
     let (broker, _folder) = broker();
     broker.courser(&["queue", "create", "q"]).done();

@@ -85,6 +85,7 @@ impl Consumer {
             max_messages: bench.prefetch,
             // So that the credit in messages is what counts, whatever their size.
             max_bytes: 256 * 1024 * 1024,
+            limit: bench.consumer_quota(index).unwrap_or(0),
             ..ConsumerOptions::default()
         };
         let subscription = client.subscribe(options).await?;
@@ -189,6 +190,11 @@ fn count(shared: &Shared, consumed: &mut Consumed, deliveries: &[Delivery]) -> V
             .saturating_record(now.saturating_sub(header.sent_nanos));
     }
     consumed.messages += new;
-    shared.received.fetch_add(new, Relaxed);
+    let received = if shared.bench.consume_only {
+        deliveries.len() as u64
+    } else {
+        new
+    };
+    shared.received.fetch_add(received, Relaxed);
     leases
 }

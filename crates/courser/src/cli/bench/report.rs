@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Bench, Shared, consumer::Consumed, producer::Produced};
 use crate::cli::{
     output::{Format, Output, Table},
-    value::number,
+    value::{count, number},
 };
 
 /// Up to an hour in nanoseconds, to three digits: 0.1 % of what is measured.
@@ -39,6 +39,29 @@ impl Report {
         self.produced
             .messages
             .saturating_sub(self.consumed.messages)
+    }
+
+    /// What is wrong with the outcome.
+    pub(super) fn complaint(&self) -> Option<String> {
+        let missing = self.missing();
+        if missing > 0 {
+            let messages = count(missing, "message was", "messages were");
+            return Some(format!("{messages} confirmed and never received"));
+        }
+        if !self.bench.consume_only {
+            return None;
+        }
+        let (queue, wanted) = (&self.bench.queue, self.bench.count);
+        match (self.consumed.messages + self.consumed.foreign, wanted) {
+            (0, _) => Some(format!("queue {queue:?} had no message to give")),
+            (came, Some(wanted)) if came < wanted => {
+                let (came, wanted) = (number(came), count(wanted, "message", "messages"));
+                Some(format!(
+                    "queue {queue:?} had only {came} of {wanted} to give"
+                ))
+            }
+            _ => None,
+        }
     }
 
     pub(super) fn print(&self, output: &mut Output) -> io::Result<()> {
@@ -73,9 +96,9 @@ impl Report {
         if !bench.publish_only {
             facts.push(("delivery", latency_line(&consumed.end_to_end)));
             let checks = format!(
-                "{} missing, {} duplicates, {} not settled, {} foreign",
+                "{} missing, {}, {} not settled, {} foreign",
                 number(self.missing()),
-                number(consumed.duplicates),
+                count(consumed.duplicates, "duplicate", "duplicates"),
                 number(consumed.unsettled),
                 number(consumed.foreign),
             );
@@ -136,8 +159,8 @@ fn rate(messages: u64, took: Duration) -> f64 {
 
 fn rate_line(messages: u64, bytes: u64, took: Duration) -> String {
     format!(
-        "{} messages in {:.2} s: {:.0} msg/s, {:.1} MB/s",
-        number(messages),
+        "{} in {:.2} s: {:.0} msg/s, {:.1} MB/s",
+        count(messages, "message", "messages"),
         took.as_secs_f64(),
         rate(messages, took),
         rate(bytes, took) / 1e6

@@ -14,7 +14,10 @@ use std::{
 use courser_client::{Client, Confirmation, Error, Message, PublishResult, Publisher};
 
 use super::{Publish, Report};
-use crate::cli::{output::Output, value::number};
+use crate::cli::{
+    output::Output,
+    value::{count, number},
+};
 
 /// Messages whose results are not printed yet.
 const WAITING_MAX: usize = 10_000;
@@ -157,13 +160,13 @@ impl<'a> Feed<'a> {
     }
 
     fn sentence(&self, report: &Report, refused: Option<u64>) -> String {
-        let (published, given) = (number(report.messages), number(self.given));
-        let (things, thing) = if self.publish.has_lines() {
-            ("lines that were read", "line")
+        let (thing, things) = if self.publish.has_lines() {
+            ("line", "lines")
         } else {
-            ("messages that were given", "message")
+            ("message", "messages")
         };
-        let mut sentence = format!("{published} of {given} {things} are published");
+        let given = count(self.given, thing, things);
+        let mut sentence = format!("published {} of {given}", number(report.messages));
         if self.unknown > 0 {
             sentence.push_str(&format!(", {} may be", number(self.unknown)));
         }

@@ -5,7 +5,21 @@ use std::time::Duration;
 use clap::ValueEnum;
 use courser_client::{QueueOptions, to_wire_duration, wire};
 
-use crate::cli::value;
+use crate::cli::{value, wording::Flags};
+
+/// The flags of these options.
+pub(in crate::cli) const FLAGS: Flags = &[
+    ("bindings", "--bind"),
+    ("lease", "--lease"),
+    ("max_attempts", "--max-attempts"),
+    ("backoff.initial", "--backoff"),
+    ("backoff.max", "--backoff-max"),
+    ("backoff.multiplier", "--backoff-multiplier"),
+    ("backoff.jitter", "--backoff-jitter"),
+    ("dead_letter.enabled", "--dead-letter"),
+    ("durability", "--durability"),
+    ("paused", "--paused"),
+];
 
 /// The flags of `create`.
 #[derive(Debug, clap::Args)]

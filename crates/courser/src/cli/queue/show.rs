@@ -4,10 +4,9 @@ use std::{io, time::Duration};
 
 use courser_client::{from_wire_duration, wire};
 
-use super::entries;
 use crate::cli::{
     output::{Format, Output, Table, utf8_or_base64},
-    value::{age, number, size},
+    value::{age, count, number, size},
 };
 
 /// Characters of a payload or an error that fit a table.
@@ -251,12 +250,16 @@ pub(super) fn print_deleted(
         (0, 0) => "it was empty".to_owned(),
         (some, 0) => format!("{} went with it", entries(some)),
         (some, dead) => format!(
-            "{} and {} dead letters went with it",
+            "{} and {} went with it",
             entries(some),
-            number(dead)
+            count(dead, "dead letter", "dead letters")
         ),
     };
     output.line(&format!("deleted queue {name}: {gone}"))
+}
+
+fn entries(number: u64) -> String {
+    count(number, "entry", "entries")
 }
 
 pub(in crate::cli) fn print_purged(output: &mut Output, purged: u64) -> io::Result<()> {
