@@ -9,7 +9,7 @@ use std::{
 };
 
 use courser_engine::{
-    BrokerHandle, Confirms, Publisher,
+    BrokerHandle, Confirms, Failure, Publisher,
     request::{Confirm, Health, PublishError},
     tasks,
 };
@@ -25,7 +25,7 @@ use crate::{
     convert::publish_from_proto,
     limits,
     status::{internal, shutting_down},
-    wire::{ConfirmFrame, Numbered},
+    wire::{ConfirmFrame, Numbered, ToldConfirms},
 };
 
 /// The answers of one PublishStream. Ends when all requests are read and answered.
@@ -37,6 +37,8 @@ pub(crate) struct ConfirmStream {
     window: Arc<Window>,
     /// Ends with why the requests ended; none once that was told.
     reader: Option<JoinHandle<Result<(), Status>>>,
+    /// That of the store.
+    failure: Failure,
 }
 
 impl ConfirmStream {
@@ -60,11 +62,12 @@ impl ConfirmStream {
             taken: VecDeque::new(),
             window,
             reader: Some(reader),
+            failure: handle.failure().clone(),
         }
     }
 
     /// What was taken, as much of it as goes into one answer.
-    fn answer(&mut self) -> ConfirmFrame {
+    fn answer(&mut self) -> ToldConfirms {
         let mut results = 0;
         let fits = |confirm: &&Confirm| {
             results += confirm.result.as_ref().map_or(1, Vec::len);
@@ -73,7 +76,10 @@ impl ConfirmStream {
         let count = self.taken.iter().take_while(fits).count().max(1);
         let confirms: Vec<_> = self.taken.drain(..count).collect();
         self.window.answered(confirms.len());
-        ConfirmFrame(confirms)
+        ToldConfirms {
+            confirms: ConfirmFrame(confirms),
+            failure: self.failure.get().map(str::to_owned),
+        }
     }
 
     fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<Option<Status>> {
@@ -90,7 +96,7 @@ impl ConfirmStream {
 }
 
 impl Stream for ConfirmStream {
-    type Item = Result<ConfirmFrame, Status>;
+    type Item = Result<ToldConfirms, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         if self.taken.is_empty() {
@@ -207,5 +213,31 @@ impl Reader {
                 self.publisher.refuse(number, error).await
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::Future as _, task::Waker};
+
+    use super::*;
+
+    fn has_room(window: &Window, messages: usize) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        pin!(window.enter(messages)).poll(&mut context).is_ready()
+    }
+
+    /// As the contract says of PublishStream.
+    #[test]
+    fn ten_thousand_requests_are_ahead_of_confirms_that_nobody_reads() {
+        let window = Window::default();
+        assert!((0..10_000).all(|_| has_room(&window, 15)));
+        assert!(!has_room(&window, 1));
+        window.answered(2);
+        assert!(has_room(&window, 16), "it counts for two");
+        assert!(!has_room(&window, 1));
+        window.answered(10_000);
+        assert!((0..158).all(|_| has_room(&window, 1_000)), "63 each");
+        assert!(!has_room(&window, 1_000));
     }
 }
