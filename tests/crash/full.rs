@@ -1,7 +1,8 @@
 //! The real binary on a small file system of its own that gets full.
 //!
-//! With `min_free`, publishing stops before the disk is full, and goes on when consumers have made room. Without
-//! it the disk gets really full: the store fails, the broker says so and goes on answering, and after a kill -9
+//! With `min_free`, publishing stops before the disk is full, and goes on when consumers have made room, also when that
+//! is less than a file of the log takes; a broker at rest sees that others fill the disk. Without
+//! it the disk gets really full: files that only wait for reuse are given up, then the store fails, the broker says so and goes on answering, and after a kill -9
 //! and with more room everything confirmed is there.
 //!
 //! The file system is ext4 in a file, or tmpfs where that cannot be mounted. It takes root; who is not is told
@@ -9,7 +10,7 @@
 
 use std::{
     fs::{self, File},
-    io::Write as _,
+    io::{ErrorKind, Write as _},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -37,14 +38,24 @@ use crate::{
 
 const MIB: u64 = 1 << 20;
 const DISK_BYTES: u64 = 192 * MIB;
+/// Of a file of the log.
+const SEGMENT_BYTES: u64 = 64 * MIB;
 const MIN_FREE: u64 = 64 * MIB;
+/// With this one there is less than a file of the log beyond it.
+const MOST_FREE: u64 = 110 * MIB;
 /// Goes when the broker needs room again.
 const BALLAST_BYTES: u64 = 40 * MIB;
+/// So many that the index cannot take them without growing.
+const QUEUES: usize = 100;
+/// Of each of these.
+const PATTERNS: usize = 200;
 const QUEUE: &str = "work";
 const PLACE: usize = 0;
 /// Messages of one request, and bytes of each, where the disk is to be nearly full.
 const BATCH: u32 = 4;
 const PAYLOAD: usize = 64 << 10;
+/// The same where it is not to be.
+const LITTLE: usize = 1 << 10;
 /// What makes the disk really full: the messages of one producer would do so four times.
 const FLOOD: Load = Load {
     batch_max: 4,
@@ -66,12 +77,24 @@ const LOOK: Duration = Duration::from_millis(10);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "mounts a file system: run by tests/run crash"]
 async fn a_disk_that_is_nearly_full_takes_messages_again_when_consumers_have_made_room() {
-    let Some(disk) = Disk::mount() else { return };
+    nearly_full(MIN_FREE, 16 * MIB).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "mounts a file system: run by tests/run crash"]
+async fn a_disk_with_less_room_than_a_file_of_the_log_takes_messages_again_as_well() {
+    nearly_full(MOST_FREE, 8 * MIB).await;
+}
+
+/// Of the disk so much is to stay free, and there is room for so many bytes of messages before.
+async fn nearly_full(min_free: u64, room: u64) {
+    let Some(disk) = Disk::mount(DISK_BYTES) else {
+        return;
+    };
     let history = History::new(1, &[PLACE]);
-    let min_free = format!("{}MiB", MIN_FREE / MIB);
-    let mut broker = start(&disk, 0, &min_free).await;
-    create_queue(&broker).await;
-    for round in 0..2 {
+    let mut broker = start(&disk, 0, &format!("{}MiB", min_free / MIB)).await;
+    create_queue(&broker, QUEUE, vec![format!("{QUEUE}.*")]).await;
+    for round in 0..4 {
         let before = history.totals().confirmed;
         let refusal = publish_until_refused(&broker, &history, 0).await;
         assert_eq!(refusal.code(), Code::ResourceExhausted, "{refusal:?}");
@@ -81,17 +104,17 @@ async fn a_disk_that_is_nearly_full_takes_messages_again_when_consumers_have_mad
         let confirmed = history.totals().confirmed - before;
         // Later it is refused again sooner, or later: files are given back and made while it publishes.
         assert!(
-            round > 0 || confirmed * PAYLOAD as u64 > 16 * MIB,
+            round > 0 || confirmed * PAYLOAD as u64 > room,
             "there was room for {confirmed} messages only"
         );
         until_page(&broker, "/readyz", 503).await;
         assert_eq!(broker.page("/healthz").await.0, 200);
         let free = broker.metric("courser_disk_free_bytes").await;
         // With a sixteenth more it would be taken again.
-        let enough = MIN_FREE + MIN_FREE / 16;
+        let enough = min_free + min_free / 16;
         assert!(free < enough as f64, "{free} bytes are free");
-        let min_free = broker.metric("courser_disk_min_free_bytes").await;
-        assert_eq!(min_free, MIN_FREE as f64);
+        let told = broker.metric("courser_disk_min_free_bytes").await;
+        assert_eq!(told, min_free as f64);
 
         within("the drain", drain::one(&broker, &history, QUEUE, PLACE)).await;
         let totals = history.totals();
@@ -117,20 +140,81 @@ async fn a_disk_that_is_nearly_full_takes_messages_again_when_consumers_have_mad
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "mounts a file system: run by tests/run crash"]
+async fn a_broker_at_rest_sees_that_others_fill_the_disk_and_that_they_make_room() {
+    let Some(disk) = Disk::mount(DISK_BYTES) else {
+        return;
+    };
+    let free = DISK_BYTES - BALLAST_BYTES;
+    let broker = start(&disk, 0, &free.to_string()).await;
+    until_page(&broker, "/readyz", 200).await;
+    let ballast = disk.ballast(BALLAST_BYTES);
+    until_page(&broker, "/readyz", 503).await;
+    assert!(broker.metric("courser_disk_free_bytes").await < free as f64);
+    fs::remove_file(ballast).unwrap();
+    until_page(&broker, "/readyz", 200).await;
+}
+
+/// What waits for reuse is given up before a write fails, that of the index included.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "mounts a file system: run by tests/run crash"]
+async fn a_full_disk_takes_the_spare_files_of_the_log_before_the_store_fails() {
+    let Some(disk) = Disk::mount(2 * DISK_BYTES) else {
+        return;
+    };
+    let history = History::new(1, &[PLACE]);
+    let mut broker = start(&disk, 0, "0").await;
+    create_queue(&broker, QUEUE, vec![format!("{QUEUE}.*")]).await;
+    // One that was taken into use has room, so that the other one stays.
+    until("two prepared files", async || {
+        publish_of(&broker, &history, 0, LITTLE).await.unwrap();
+        disk.has_prepared("seg") && disk.has_prepared("spare")
+    })
+    .await;
+    // What is given up from now on is not taken by this.
+    let ballast = disk.ballast(disk.free());
+    // The index grows.
+    for number in 0..QUEUES {
+        let name = format!("{QUEUE}{number}");
+        let patterns = (0..PATTERNS).map(|n| format!("{}{n:03}", "x".repeat(250)));
+        create_queue(&broker, &name, patterns.collect()).await;
+    }
+    until("the spare file is given up", async || {
+        !disk.has_prepared("spare")
+    })
+    .await;
+    let checkpoints = broker.metric("courser_store_checkpoints_total").await;
+    until("a checkpoint", async || {
+        publish_of(&broker, &history, 0, LITTLE).await.unwrap();
+        broker.metric("courser_store_checkpoints_total").await > checkpoints
+    })
+    .await;
+    assert_eq!(broker.page("/healthz").await.0, 200);
+    fs::remove_file(ballast).unwrap();
+    within("the drain", drain::one(&broker, &history, QUEUE, PLACE)).await;
+    history.judge(1);
+    history.assert_no_violation();
+    broker.assert_alive();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "mounts a file system: run by tests/run crash"]
 async fn what_was_confirmed_is_there_after_the_disk_was_full_and_a_kill_9() {
-    let Some(disk) = Disk::mount() else { return };
+    let Some(disk) = Disk::mount(DISK_BYTES) else {
+        return;
+    };
     let seed = random::seed();
     eprintln!("really full: COURSER_CRASH_SEED={seed}");
     let history = History::new(PROBE as usize + 1, &[PLACE]);
     let mut broker = start(&disk, 0, "0").await;
     // Not before: a broker takes no folder that holds something of others.
-    let ballast = disk.ballast();
-    create_queue(&broker).await;
+    let ballast = disk.ballast(BALLAST_BYTES);
+    create_queue(&broker, QUEUE, vec![format!("{QUEUE}.*")]).await;
     flood(&broker, &history, &mut Random::new(seed)).await;
 
     let refusal = publish(&broker, &history, PROBE).await.unwrap_err();
     assert_eq!(refusal.code(), Code::Unavailable, "{refusal:?}");
     assert_eq!(reason(&refusal), "STORE_FAILED", "{refusal:?}");
+    assert!(refusal.message().contains("is full"), "{refusal:?}");
     for probe in ["/healthz", "/readyz"] {
         let body = until_page(&broker, probe, 503).await;
         assert!(body.contains("is full"), "{probe}: {body}");
@@ -168,13 +252,14 @@ async fn start(disk: &Disk, round: u64, min_free: &str) -> Broker {
     Broker::start_with(disk.folder.path(), round, &flags).await
 }
 
-async fn create_queue(broker: &Broker) {
+async fn create_queue(broker: &Broker, name: &str, patterns: Vec<String>) {
     let request = CreateQueueRequest {
-        name: QUEUE.to_owned(),
+        name: name.to_owned(),
         options: Some(QueueOptions {
-            bindings: vec![Binding {
-                pattern: format!("{QUEUE}.*"),
-            }],
+            bindings: patterns
+                .into_iter()
+                .map(|pattern| Binding { pattern })
+                .collect(),
             ..Default::default()
         }),
     };
@@ -194,11 +279,21 @@ async fn publish_until_refused(broker: &Broker, history: &History, producer: u32
 
 /// One request.
 async fn publish(broker: &Broker, history: &History, producer: u32) -> Result<(), Status> {
+    publish_of(broker, history, producer, PAYLOAD).await
+}
+
+/// The same of messages with so many bytes each.
+async fn publish_of(
+    broker: &Broker,
+    history: &History,
+    producer: u32,
+    bytes: usize,
+) -> Result<(), Status> {
     let mut client = broker.connect().await.expect("the broker runs");
     let first = history.sending(producer, BATCH);
     let messages = (first..first + BATCH).map(|number| Message {
         topic: format!("{QUEUE}.{producer}"),
-        payload: Letter { producer, number }.write(PAYLOAD),
+        payload: Letter { producer, number }.write(bytes),
         ..Default::default()
     });
     let request = PublishRequest {
@@ -252,6 +347,16 @@ async fn until_page(broker: &Broker, path: &str, code: u16) -> String {
     }
 }
 
+/// Tries until it is so.
+async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
+    let tries = async {
+        while !is_so().await {
+            sleep(LOOK).await;
+        }
+    };
+    within(what, tries).await;
+}
+
 async fn within<F: Future>(what: &str, future: F) -> F::Output {
     match timeout(WAIT_MAX, future).await {
         Ok(output) => output,
@@ -268,21 +373,21 @@ struct Disk {
 }
 
 impl Disk {
-    fn mount() -> Option<Self> {
+    fn mount(bytes: u64) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
         fs::create_dir(&data).unwrap();
-        let ext4 = mount_ext4(&folder.path().join("image"), &data);
+        let ext4 = mount_ext4(&folder.path().join("image"), &data, bytes);
         let mounted = match &ext4 {
             Ok(()) => Ok("ext4".to_owned()),
-            Err(ext4) => mount_tmpfs(&data)
+            Err(ext4) => mount_tmpfs(&data, bytes)
                 .map(|()| format!("tmpfs, for ext4 cannot be mounted ({ext4})"))
                 .map_err(|tmpfs| format!("{ext4}; {tmpfs}")),
         };
         // The name of the test stands on the line, and a note begins one.
         match mounted {
             Ok(kind) => {
-                eprintln!("\na file system of {} MiB: {kind}", DISK_BYTES / MIB);
+                eprintln!("\na file system of {} MiB: {kind}", bytes / MIB);
                 Some(Self { folder })
             }
             Err(why) => {
@@ -298,15 +403,40 @@ impl Disk {
         self.folder.path().join("data")
     }
 
-    /// A file that takes room until it is removed.
-    fn ballast(&self) -> PathBuf {
+    /// Bytes that are free.
+    fn free(&self) -> u64 {
+        let mut stat = Command::new("stat");
+        stat.args(["--file-system", "--format", "%a %S"])
+            .arg(self.data());
+        let said = run(&mut stat).unwrap();
+        let (blocks, size) = said.trim().split_once(' ').unwrap();
+        blocks.parse::<u64>().unwrap() * size.parse::<u64>().unwrap()
+    }
+
+    /// A file that takes so much room, or all there is, until it is removed.
+    fn ballast(&self, bytes: u64) -> PathBuf {
         let path = self.data().join("ballast");
         let mut file = File::create(&path).unwrap();
-        for _ in 0..BALLAST_BYTES / MIB {
-            file.write_all(&[0x5a; MIB as usize]).unwrap();
+        let mut left = bytes;
+        while left > 0 {
+            let step = left.min(MIB);
+            match file.write_all(&vec![0x5a; step as usize]) {
+                Err(error) if error.kind() == ErrorKind::StorageFull => break,
+                written => written.unwrap(),
+            }
+            left -= step;
         }
         file.sync_all().unwrap();
         path
+    }
+
+    /// Whether a file of the log with this ending was filled with zeros before it was needed.
+    fn has_prepared(&self, ending: &str) -> bool {
+        let log = fs::read_dir(self.data().join("log")).unwrap();
+        log.map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|it| it == ending))
+            // It may have another name by now.
+            .any(|path| fs::metadata(path).is_ok_and(|file| file.len() == SEGMENT_BYTES))
     }
 }
 
@@ -322,8 +452,8 @@ impl Drop for Disk {
     }
 }
 
-fn mount_ext4(image: &Path, data: &Path) -> Result<(), String> {
-    File::create(image).unwrap().set_len(DISK_BYTES).unwrap();
+fn mount_ext4(image: &Path, data: &Path, bytes: u64) -> Result<(), String> {
+    File::create(image).unwrap().set_len(bytes).unwrap();
     // Nothing is kept for root, who this is, and nothing is made later.
     let options = "lazy_itable_init=0,lazy_journal_init=0";
     run(Command::new("mkfs.ext4")
@@ -331,21 +461,23 @@ fn mount_ext4(image: &Path, data: &Path) -> Result<(), String> {
         .arg(image))?;
     run(Command::new("mount")
         .args(["-t", "ext4", "-o", "loop"])
-        .args([image, data]))
+        .args([image, data]))?;
+    Ok(())
 }
 
-fn mount_tmpfs(data: &Path) -> Result<(), String> {
+fn mount_tmpfs(data: &Path, bytes: u64) -> Result<(), String> {
     run(Command::new("mount")
-        .args(["-t", "tmpfs", "-o", &format!("size={DISK_BYTES}"), "tmpfs"])
-        .arg(data))
+        .args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"])
+        .arg(data))?;
+    Ok(())
 }
 
-/// Runs a command; answers what it said when it did not succeed.
-fn run(command: &mut Command) -> Result<(), String> {
+/// Runs a command; answers what it said, as an error when it did not succeed.
+fn run(command: &mut Command) -> Result<String, String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command.output().map_err(|why| format!("{name}: {why}"))?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let said = String::from_utf8_lossy(&output.stderr);
     Err(format!("{name}: {}", said.trim().replace('\n', ", ")))

@@ -42,7 +42,7 @@ fn apply(store: &DiskStore, chunks: Vec<ChunkChange>) {
     store
         .checkpoint(&checkpoint, FrameNo(0))
         .expect("the checkpoint is finished");
-    store.reclaim().expect("reclaiming works");
+    store.reclaim(0).expect("reclaiming works");
 }
 
 fn open(folder: &Path) -> DiskStore {

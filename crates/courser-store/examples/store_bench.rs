@@ -97,7 +97,7 @@ fn commit_all(store: &DiskStore, count: u64, sync: bool) -> FrameNo {
             last = store.commit(group, sync).expect("it commits");
         }
         if round % 16 == 15 {
-            store.reclaim().expect("it reclaims");
+            store.reclaim(0).expect("it reclaims");
         }
     }
     watch.report("commit, 256 x 1 KiB a group", count * GROUP);
@@ -147,7 +147,7 @@ fn main() {
     store.checkpoint(&stragglers, last).expect("it checkpoints");
     watch.report("checkpoint of 1 in 100", messages);
     let watch = Watch::start();
-    while store.reclaim().expect("it reclaims").more {}
+    while store.reclaim(0).expect("it reclaims").more {}
     watch.report("reclaim, 1 in 100 lives", messages);
     println!("{:?}", store.usage());
     store
@@ -158,6 +158,6 @@ fn main() {
             last,
         )
         .expect("checkpoint");
-    while store.reclaim().expect("it reclaims").more {}
+    while store.reclaim(0).expect("it reclaims").more {}
     println!("{:?}", store.usage());
 }

@@ -59,5 +59,6 @@ pub fn all<H: Harness>(mut harness: impl FnMut() -> H) {
     gives_space_back_when_nothing_lives(&mut harness());
     a_straggler_in_a_hundred_does_not_hold_the_rest(&mut harness());
     what_a_drained_queue_leaves_between_others_is_given_back(&mut harness());
+    a_disk_without_room_gets_the_end_of_the_log_back(&mut harness());
     reclaims_nothing_before_a_checkpoint(&mut harness());
 }

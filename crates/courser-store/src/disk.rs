@@ -138,6 +138,15 @@ impl DiskStore {
             })
     }
 
+    /// What the disk says of itself.
+    fn disk(&self) -> Option<Space> {
+        let figures = rustix::fs::statvfs(&self.folder).ok()?;
+        Some(Space {
+            free: figures.f_bavail.saturating_mul(figures.f_frsize),
+            total: figures.f_blocks.saturating_mul(figures.f_frsize),
+        })
+    }
+
     fn recover_both(&self, into: &mut dyn Recover) -> Result<Recovered, StoreError> {
         let mut keeping = self.keeping.lock();
         let mut meta = self.index.meta()?;
@@ -217,9 +226,9 @@ impl Store for DiskStore {
         self.write(|| self.apply_checkpoint(&mut keeping, checkpoint, upto.0))
     }
 
-    fn reclaim(&self) -> Result<Reclaimed, StoreError> {
+    fn reclaim(&self, keep_free: u64) -> Result<Reclaimed, StoreError> {
         let mut keeping = self.keeping.lock();
-        self.write(|| self.reclaim_step(&mut keeping))
+        self.write(|| self.reclaim_step(&mut keeping, keep_free))
     }
 
     fn usage(&self) -> Usage {
@@ -232,10 +241,10 @@ impl Store for DiskStore {
     }
 
     fn space(&self) -> Option<Space> {
-        let figures = rustix::fs::statvfs(&self.folder).ok()?;
+        let Space { free, total } = self.disk()?;
         Some(Space {
-            free: figures.f_bavail.saturating_mul(figures.f_frsize) + self.log.spare_bytes(),
-            total: figures.f_blocks.saturating_mul(figures.f_frsize),
+            free: free + self.log.spare_bytes(),
+            total,
         })
     }
 }

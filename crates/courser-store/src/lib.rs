@@ -17,7 +17,12 @@ mod log;
 mod memory;
 pub mod offline;
 
-use std::{fmt, io::ErrorKind, path::Path, sync::Arc};
+use std::{
+    fmt,
+    io::{self, ErrorKind},
+    path::Path,
+    sync::Arc,
+};
 
 use courser_core::{
     id::{ChunkNo, Position, QueueId},
@@ -83,11 +88,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Gives disk back, one bounded step at a time: drops segments in which nothing lives, rewrites
     /// one that is mostly dead. Worth another call while it says `more`. Before the first checkpoint
-    /// of this run nothing is dropped.
+    /// of this run nothing is dropped. Of the disk `keep_free` bytes are to stay free: while there is little
+    /// more, no file waits for reuse, and the end of the log is given back as well when it is mostly dead.
     ///
     /// # Errors
     /// When a file could not be read, written or dropped.
-    fn reclaim(&self) -> Result<Reclaimed, StoreError>;
+    fn reclaim(&self, keep_free: u64) -> Result<Reclaimed, StoreError>;
 
     /// What the store takes on the disk.
     fn usage(&self) -> Usage;
@@ -173,7 +179,7 @@ pub enum StoreError {
         /// Which file or folder.
         path: String,
         /// Its answer.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// Another process has the folder open.
     #[error(
@@ -243,15 +249,15 @@ fn remedy(log_is_whole: bool) -> &'static str {
 }
 
 impl StoreError {
-    pub(crate) fn io(action: &'static str, path: &Path, source: std::io::Error) -> Self {
+    pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.display().to_string();
-        match source.kind() {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::Full { path },
-            _ => Self::Io {
-                action,
-                path,
-                source,
-            },
+        if is_full(&source) {
+            return Self::Full { path };
+        }
+        Self::Io {
+            action,
+            path,
+            source,
         }
     }
 
@@ -271,6 +277,14 @@ impl StoreError {
             why: why.to_owned(),
         }
     }
+}
+
+/// Whether the disk, or what may be had of it, is used up.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+    )
 }
 
 /// The id after the queue that a record defines; 0 when it defines none.

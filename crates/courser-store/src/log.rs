@@ -46,6 +46,8 @@ pub(crate) struct Log {
     /// By first frame number, and so by first position as well. The last one is being written.
     segments: RwLock<Vec<Arc<Segment>>>,
     spares: Mutex<Spares>,
+    /// Held while files are prepared or dropped; whether that has made room since the writer last asked.
+    room_made: Mutex<bool>,
     /// The last frame that is surely on the disk.
     durable: AtomicU64,
     scratch: Mutex<Scratch>,
@@ -84,6 +86,7 @@ impl Log {
             writer: Mutex::new(Writer::default()),
             segments: RwLock::new(segments),
             spares: Mutex::new(spares),
+            room_made: Mutex::new(false),
             durable: AtomicU64::new(0),
             scratch: Mutex::new(Scratch::default()),
         })

@@ -194,7 +194,7 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn reclaim(&self) -> Result<Reclaimed, StoreError> {
+    fn reclaim(&self, _keep_free: u64) -> Result<Reclaimed, StoreError> {
         self.check_writes("drop")?;
         let content = &mut *self.content.lock();
         let mut dropped = 0;

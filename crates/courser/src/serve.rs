@@ -38,6 +38,9 @@ pub enum Error {
     /// The faces failed.
     #[error("cannot serve: {0}")]
     Serve(String),
+    /// The store failed while the broker ran, and it has ended since.
+    #[error("ended after its store had failed: {0}; what was confirmed before is on the disk")]
+    StoreFailed(String),
 }
 
 fn bind_failure(cause: &io::Error) -> String {
@@ -121,7 +124,7 @@ impl Running {
     /// Ends the broker: everything confirmed is on the disk, the folder is free for the next one.
     ///
     /// # Errors
-    /// When the faces failed on the way.
+    /// When the faces failed on the way, or the store had failed before or failed on the way.
     pub async fn shutdown(self) -> Result<(), Error> {
         let Self {
             handle,
@@ -137,12 +140,15 @@ impl Running {
             served
         };
         match timeout(SHUTDOWN_MAX, end).await {
-            Ok(Ok(served)) => served,
-            Ok(Err(error)) => Err(Error::Serve(error.to_string())),
+            Ok(Ok(served)) => served?,
+            Ok(Err(error)) => return Err(Error::Serve(error.to_string())),
             Err(_) => {
                 warn!("clients or the disk held up the end for too long; ending without them");
-                Ok(())
             }
+        }
+        match handle.failure().get() {
+            Some(how) => Err(Error::StoreFailed(how.to_owned())),
+            None => Ok(()),
         }
     }
 }
@@ -185,4 +191,42 @@ fn open_store(data_dir: &Path) -> Result<Arc<dyn Store>, StoreError> {
     }
     let options = courser_store::DiskOptions::default();
     Ok(Arc::new(courser_store::DiskStore::open(data_dir, options)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use courser_core::options::QueueOptions;
+    use courser_store::MemoryStore;
+
+    use super::*;
+
+    fn running(store: MemoryStore) -> Running {
+        let handle = courser_engine::start(Arc::new(store), &Default::default()).unwrap();
+        Running {
+            grpc_addr: ([127, 0, 0, 1], 0).into(),
+            http_addr: None,
+            handle,
+            stop: oneshot::channel().0,
+            server: tokio::spawn(async { Ok(()) }),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_broker_whose_store_failed_says_so() {
+        running(MemoryStore::new()).shutdown().await.unwrap();
+
+        let store = MemoryStore::new();
+        let broker = running(store.clone());
+        store.fail_writes(true);
+        let refused = broker
+            .handle
+            .create_queue("q".to_owned(), QueueOptions::default());
+        refused.await.unwrap_err();
+        let error = broker.shutdown().await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "ended after its store had failed: cannot write memory: the store was told to fail; what was \
+             confirmed before is on the disk"
+        );
+    }
 }

@@ -257,9 +257,14 @@ pub fn fill(store: &impl Store, from: u64, to: u64) -> FrameNo {
     frame
 }
 
-/// Reclaims until there is nothing more to do.
+/// Reclaims until there is nothing more to do, on a disk with enough room.
 pub fn reclaim_all(store: &impl Store) {
-    let step = || store.reclaim().expect("reclaiming works");
+    reclaim_with(store, 0);
+}
+
+/// The same on a disk of which so much is to stay free.
+pub fn reclaim_with(store: &impl Store, keep_free: u64) {
+    let step = || store.reclaim(keep_free).expect("reclaiming works");
     let steps = std::iter::from_fn(|| step().more.then_some(()))
         .take(10_000)
         .count();

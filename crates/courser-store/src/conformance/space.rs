@@ -4,7 +4,7 @@ use courser_core::id::Position;
 
 use super::{
     Harness,
-    fixture::{checkpoint, fill, load_one, message, reclaim_all, recover},
+    fixture::{checkpoint, fill, load_one, message, reclaim_all, reclaim_with, recover},
 };
 use crate::Store;
 
@@ -96,6 +96,50 @@ fn check_every(store: &impl Store, step: usize) {
     for position in (1..20_001).step_by(step) {
         assert_eq!(load_one(store, position), message(position, 1_000));
     }
+}
+
+/// The disk has no room: what is at the end of the log is given back like everything else, once it is dead and the
+/// index knows.
+pub fn a_disk_without_room_gets_the_end_of_the_log_back(harness: &mut impl Harness) {
+    let store = harness.open();
+    recover(&store);
+    let upto = fill(&store, 1, 101);
+    let not_yet = fill(&store, 101, 102);
+    store
+        .checkpoint(&checkpoint(101, (1..101).step_by(10)), upto)
+        .expect("the checkpoint is finished");
+    reclaim_with(&store, u64::MAX);
+    // The index is not past it.
+    assert_eq!(load_one(&store, 101), message(101, 1_000));
+
+    // A tenth lives.
+    let living = || (1..102).step_by(10);
+    store
+        .checkpoint(&checkpoint(102, living()), not_yet)
+        .expect("the checkpoint is finished");
+    reclaim_with(&store, u64::MAX);
+    let left = store.usage().log_bytes;
+    assert!(left <= 11 * 1_200 + 4_096, "{left} bytes are left");
+    for position in living() {
+        assert_eq!(load_one(&store, position), message(position, 1_000));
+    }
+
+    store
+        .checkpoint(&checkpoint(102, 0..0), not_yet)
+        .expect("the checkpoint is finished");
+    reclaim_with(&store, u64::MAX);
+    let left = store.usage().log_bytes;
+    assert!(left <= 4_096, "{left} bytes are left");
+
+    let store = harness.reopen(store);
+    let (_, recovered) = recover(&store);
+    assert_eq!(recovered.next_position, Position(102));
+    assert_eq!(recovered.last_frame, not_yet);
+    fill(&store, 102, 202);
+    let store = harness.reopen(store);
+    let (found, _) = recover(&store);
+    assert_eq!(found.records.len(), 100);
+    assert_eq!(load_one(&store, 201), message(201, 1_000));
 }
 
 /// What was recovered may be moved about: nothing is given back before the index says so again.

@@ -59,6 +59,10 @@ impl DiskStore {
         checkpoint: &Checkpoint,
         upto: u64,
     ) -> Result<(), StoreError> {
+        // It grows before anything is given back.
+        if self.is_short(0) {
+            self.log.allow_spares(false)?;
+        }
         // The index must never know of a frame that a power cut can still take from the log.
         if self.log.durable() < upto {
             self.log.sync()?;

@@ -7,6 +7,9 @@
 //! chunks of a checkpoint that did not, and by these alone a message that was just moved from one
 //! queue to another may look unreferred.
 //!
+//! The segment in use is kept as long as there is room. When there is little, it is finished early if it is mostly
+//! dead, and goes the same way as the others; and no file waits for reuse.
+//!
 //! The index is looked after in the same breath: one that takes far more than what lives in it is made
 //! anew.
 
@@ -35,6 +38,11 @@ const DEAD_SHARE: u64 = 10;
 /// And beside that one in so many of a segment.
 const SLACK_SHARE: u64 = 4;
 
+/// With less room than for so many segments none is prepared: for the one that it would be, and for what else grows.
+const ROOM_SEGMENTS: u64 = 2;
+/// To finish a segment takes a few blocks, which must not be the last.
+const FINISH_ROOM: u64 = 1024 * 1024;
+
 /// What the keeper remembers from step to step.
 #[derive(Default)]
 pub(super) struct Keeping {
@@ -50,9 +58,19 @@ pub(super) struct Keeping {
 }
 
 impl DiskStore {
-    pub(super) fn reclaim_step(&self, keeping: &mut Keeping) -> Result<Reclaimed, StoreError> {
+    pub(super) fn reclaim_step(
+        &self,
+        keeping: &mut Keeping,
+        keep_free: u64,
+    ) -> Result<Reclaimed, StoreError> {
         let mut reclaimed = Reclaimed::default();
+        let is_short = self.is_short(keep_free);
+        self.log.allow_spares(!is_short)?;
         if keeping.checkpointed {
+            if is_short && self.disk().is_some_and(|disk| disk.free >= FINISH_ROOM) {
+                self.log
+                    .finish_early(keeping.meta.next_position, is_mostly_dead)?;
+            }
             let segments = self.log.segments();
             let applied = applied(&segments, keeping.meta.upto);
             self.drop_dead(applied, &mut reclaimed)?;
@@ -70,6 +88,13 @@ impl DiskStore {
             self.index.make_anew_if_large()?;
         }
         Ok(reclaimed)
+    }
+
+    /// Whether the disk has little more than this.
+    pub(super) fn is_short(&self, keep_free: u64) -> bool {
+        let room = ROOM_SEGMENTS * self.log.segment_bytes;
+        let needed = keep_free.saturating_add(room);
+        self.disk().is_some_and(|disk| disk.free < needed)
     }
 
     fn drop_dead(

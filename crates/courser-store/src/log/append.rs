@@ -16,7 +16,7 @@ use super::{
     segment::{self, Segment, SegmentHeader},
     sync_folder,
 };
-use crate::StoreError;
+use crate::{StoreError, is_full};
 
 /// Frames or bytes in a file that was made in a hurry before a prepared one is worth its bytes.
 const BUSY_FRAMES: u64 = 64;
@@ -64,10 +64,12 @@ impl Log {
         let (segment, offset) = (Arc::clone(&active.segment), active.offset);
         let builder = &mut writer.builder;
         builder.finish(segment.place(number, self.durable(), writer.epoch));
-        active
-            .write(total, sync, &mut writer.blocks, |out| {
+        let write = || {
+            active.write(total, sync, &mut writer.blocks, |out| {
                 builder.put_into(&group.messages, out);
             })
+        };
+        self.with_room(write)
             .map_err(|error| segment.io("write", error))?;
         if sync {
             segment
@@ -126,7 +128,7 @@ impl Log {
         let writer = self.writer.lock();
         writer.active.as_ref().is_some_and(|active| {
             active.is_prepared(self.segment_bytes)
-                || active.offset >= BUSY_BYTES.min(self.segment_bytes / 2)
+                || active.offset >= self.busy_bytes()
                 || writer.next_frame - active.segment.header.frame >= BUSY_FRAMES
         })
     }
@@ -141,13 +143,52 @@ impl Log {
             let is_empty = active.segment.header.frame == writer.next_frame;
             is_empty || (is_best && has_room)
         });
-        if !fits {
-            self.finish_active(writer)?;
-            let segment = self.start_segment(writer, total)?;
-            self.segments.write().push(Arc::clone(&segment));
-            writer.active = Some(Active::start(segment));
+        if fits {
+            return Ok(());
+        }
+        self.go_on_in_another(writer, total)
+    }
+
+    /// Finishes the segment in use while it has room, so that its file can be given back: when all its messages are
+    /// before this position, and it is one that `goes`.
+    pub(crate) fn finish_early(
+        &self,
+        next_position: u64,
+        goes: impl FnOnce(&Segment) -> bool,
+    ) -> Result<(), StoreError> {
+        let mut writer = self.writer.lock();
+        let is_worth_it = writer.active.as_ref().is_some_and(|active| {
+            let segment = &*active.segment;
+            // An empty one has the name that the next one would have.
+            let is_empty = segment.header.frame == writer.next_frame;
+            !is_empty && segment.length() >= self.busy_bytes() && goes(segment)
+        });
+        if is_worth_it && writer.next_position <= next_position {
+            self.go_on_in_another(&mut writer, 0)?;
         }
         Ok(())
+    }
+
+    /// Writes, and once more when the disk was full and spare files could be given up: a write that is refused has
+    /// taken nothing away. Not so a sync, which is not tried again.
+    pub(super) fn with_room<T>(&self, mut write: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        match write() {
+            Err(error) if is_full(&error) && self.give_up_spares() => write(),
+            written => written,
+        }
+    }
+
+    fn go_on_in_another(&self, writer: &mut Writer, total: u64) -> Result<(), StoreError> {
+        self.finish_active(writer)?;
+        let segment = self.start_segment(writer, total)?;
+        self.segments.write().push(Arc::clone(&segment));
+        writer.active = Some(Active::start(segment));
+        Ok(())
+    }
+
+    /// Bytes with which a segment counts as used.
+    fn busy_bytes(&self) -> u64 {
+        BUSY_BYTES.min(self.segment_bytes / 2)
     }
 
     /// Seals and syncs the active segment: of all segments, only the last may end in a torn frame.
@@ -159,9 +200,8 @@ impl Log {
             return Ok(());
         };
         let place = segment.place(writer.next_frame, self.durable(), writer.epoch);
-        segment
-            .file
-            .write_all_at(&frame::seal(place, writer.next_position), *offset)
+        let seal = frame::seal(place, writer.next_position);
+        self.with_room(|| segment.file.write_all_at(&seal, *offset))
             .map_err(|error| segment.io("write", error))?;
         segment.set_length(segment.length().max(offset + frame::HEADER as u64));
         segment
@@ -190,17 +230,21 @@ impl Log {
             |spare| (spare, false),
         );
         let path = self.folder.join(segment::name(header.frame));
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create(is_new)
-            .truncate(is_new)
-            .open(&from)
-            .map_err(|error| StoreError::io("open", &from, error))?;
+        let begin = || {
+            let file = File::options()
+                .read(true)
+                .write(true)
+                .create(is_new)
+                .truncate(is_new)
+                .open(&from)?;
+            file.write_all_at(&header.encode(), 0)?;
+            Ok(file)
+        };
         // Durable before it has its name: a segment without a good header is damaged, not young.
-        file.write_all_at(&header.encode(), 0)
-            .and_then(|()| file.sync_all())
-            .and_then(|()| fs::rename(&from, &path))
+        let file = self
+            .with_room(begin)
+            .and_then(|file| file.sync_all().map(|()| file))
+            .and_then(|file| fs::rename(&from, &path).map(|()| file))
             .map_err(|error| StoreError::io("write", &from, error))?;
         sync_folder(&self.folder)?;
         let length = if is_new {

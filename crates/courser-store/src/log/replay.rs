@@ -56,8 +56,15 @@ struct Walk<'a> {
 enum Found {
     Frame(Head),
     Seal(Head),
-    /// Not a whole frame of this place, and why.
-    Nothing(&'static str),
+    /// Not a whole frame of this place.
+    Nothing(Broken),
+}
+
+/// Why a frame is not whole, and where in it: the same place that `scan.rs` finds.
+#[derive(Clone, Copy)]
+struct Broken {
+    offset: u64,
+    why: &'static str,
 }
 
 impl Log {
@@ -165,20 +172,24 @@ impl Walk<'_> {
                 Found::Seal(head) => {
                     self.replayed.epoch = self.replayed.epoch.max(head.epoch.saturating_add(1));
                     if is_last {
-                        self.check_end(segment, offset)?;
+                        let end = Broken {
+                            offset,
+                            why: "the log was closed here",
+                        };
+                        self.check_end(segment, end)?;
                         // It is written over: a frame that a power cut left behind another seal in
                         // its place must not follow the new one.
                         let behind = offset + u64::from(head.total);
-                        self.replayed.torn_bytes += self.cut(segment, behind)?;
+                        self.replayed.torn_bytes += self.cut(segment, behind, end)?;
                     }
                     break;
                 }
-                Found::Nothing(_) if is_last => {
-                    self.check_end(segment, offset)?;
-                    self.replayed.torn_bytes += self.cut(segment, offset)?;
+                Found::Nothing(broken) if is_last => {
+                    self.check_end(segment, broken)?;
+                    self.replayed.torn_bytes += self.cut(segment, offset, broken)?;
                     break;
                 }
-                Found::Nothing(why) => return Err(segment.damaged(offset, why)),
+                Found::Nothing(broken) => return Err(segment.damaged(broken.offset, broken.why)),
             }
         }
         segment.set_complete();
@@ -187,18 +198,18 @@ impl Walk<'_> {
 
     /// The log may end here only if the index has seen nothing behind it: what is cut is gone, and could
     /// still be salvaged.
-    fn check_end(&self, segment: &Segment, offset: u64) -> Result<(), StoreError> {
+    fn check_end(&self, segment: &Segment, end: Broken) -> Result<(), StoreError> {
         if self.expected > self.upto {
             return Ok(());
         }
         let why = ends_early(self.expected - 1, self.upto);
-        Err(segment.damaged(offset, &why))
+        Err(segment.damaged(end.offset, &format!("{}, and {why}", end.why)))
     }
 
     /// Looks at the frame at an offset, down to the checksums of its bodies.
     fn find(&mut self, segment: &Segment, offset: u64) -> Result<Found, StoreError> {
         let io = |error| segment.io("read", error);
-        let nothing = |why| Ok(Found::Nothing(why));
+        let nothing = |why| Ok(Found::Nothing(Broken { offset, why }));
         let bytes = self
             .window
             .get(segment, offset, frame::HEADER)
@@ -226,10 +237,13 @@ impl Walk<'_> {
         frame::table(&head, meta, &mut self.bodies)
             .map_err(|error| segment.damaged(offset, error.0))?;
         let is_good = |body: &Body| crc32c::crc32c(&bytes[body.range()]) == body.checksum;
-        if !self.bodies.iter().all(is_good) {
-            return nothing("the checksum of a message is wrong");
-        }
-        Ok(Found::Frame(head))
+        Ok(match self.bodies.iter().find(|body| !is_good(body)) {
+            Some(body) => Found::Nothing(Broken {
+                offset: offset + body.offset as u64,
+                why: "the checksum of the message is wrong",
+            }),
+            None => Found::Frame(head),
+        })
     }
 
     fn take(&mut self, segment: &Segment, offset: u64, head: &Head) -> Result<(), StoreError> {
@@ -257,7 +271,7 @@ impl Walk<'_> {
 
     /// The log ends here: makes sure that what stands behind can never be taken for a frame. Answers
     /// how many bytes of frames were cut.
-    fn cut(&mut self, segment: &Segment, offset: u64) -> Result<u64, StoreError> {
+    fn cut(&mut self, segment: &Segment, offset: u64, broken: Broken) -> Result<u64, StoreError> {
         let mut torn_end = offset;
         let mut at = offset;
         while let Some(found) = self.next_of_this_life(segment, at)? {
@@ -266,7 +280,7 @@ impl Walk<'_> {
                 .map_err(|error| segment.io("read", error))?
                 .and_then(Head::parse);
             if let Some(head) = head {
-                self.check_was_not_durable(segment, offset, found, &head)?;
+                self.check_was_not_durable(segment, broken, found, &head)?;
                 torn_end = torn_end.max(found.saturating_add(u64::from(head.total)));
             }
             torn_end = torn_end.max(found + frame::ALIGN);
@@ -312,7 +326,7 @@ impl Walk<'_> {
     fn check_was_not_durable(
         &mut self,
         segment: &Segment,
-        end: u64,
+        broken: Broken,
         found: u64,
         head: &Head,
     ) -> Result<(), StoreError> {
@@ -325,10 +339,10 @@ impl Walk<'_> {
             .is_some_and(|b| head.is_intact(b))
         {
             let why = format!(
-                "frame {} was durable and cannot be read, but frame {} follows at byte {found}",
-                self.expected, head.number
+                "{}, and frame {} was durable: frame {}, which follows at byte {found}, knows that",
+                broken.why, self.expected, head.number
             );
-            return Err(segment.damaged(end, &why));
+            return Err(segment.damaged(broken.offset, &why));
         }
         Ok(())
     }

@@ -4,11 +4,11 @@
 //! two to three times as fast. So a file is filled with zeros in the background, ahead of the writer,
 //! and one in which nothing lives any more is kept. How many: as many as were started between two looks,
 //! as they will be needed again; one when none was, but the segment in use is soon full; otherwise none,
-//! so that a log at rest takes one file.
+//! so that a log at rest takes one file. None at all when the disk has little room.
 
 use std::{
     fs::{self, File},
-    io::Write,
+    io::{self, Write},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
@@ -39,6 +39,8 @@ pub(crate) struct Spares {
     appended: u64,
     /// The next segment is started before long.
     soon: bool,
+    /// The disk has no room for any.
+    is_forbidden: bool,
 }
 
 impl Spares {
@@ -88,6 +90,9 @@ impl Spares {
     }
 
     fn wanted(&self) -> usize {
+        if self.is_forbidden {
+            return 0;
+        }
         let started = self.started.max(self.started_before);
         started.max(usize::from(self.soon)).min(SPARES_MAX)
     }
@@ -104,16 +109,45 @@ impl Spares {
 }
 
 impl Log {
+    /// Says whether the disk has room for spare files; drops all of them when it has none.
+    pub(crate) fn allow_spares(&self, are_allowed: bool) -> Result<(), StoreError> {
+        self.spares.lock().is_forbidden = !are_allowed;
+        if are_allowed {
+            return Ok(());
+        }
+        self.drop_surplus()
+    }
+
     /// Looks at how fast the log grows, and drops spare files beyond those that are wanted.
     pub(crate) fn trim_spares(&self) -> Result<(), StoreError> {
         let (appended, room) = self.pace();
         self.spares.lock().look(appended, room);
+        self.drop_surplus()
+    }
+
+    /// The disk is full: whatever waits for reuse goes, and so does what is just being prepared. Answers whether that
+    /// made room. None is made until [`allow_spares`](Self::allow_spares) says so again.
+    pub(crate) fn give_up_spares(&self) -> bool {
+        self.spares.lock().is_forbidden = true;
+        // Whoever prepares one hears of that at the next step.
+        let mut has_made_room = std::mem::take(&mut *self.room_made.lock());
+        let files = std::mem::take(&mut self.spares.lock().files);
+        for path in files {
+            has_made_room |= fs::remove_file(&path).is_ok();
+        }
+        if has_made_room {
+            tracing::warn!("the disk is full, spare files of the log were given up");
+        }
+        has_made_room
+    }
+
+    fn drop_surplus(&self) -> Result<(), StoreError> {
         loop {
             // The writer may want one meanwhile.
             let Some(path) = self.spares.lock().take_surplus() else {
                 return Ok(());
             };
-            remove_in_steps(&path)?;
+            self.remove_in_steps(&path)?;
         }
     }
 
@@ -123,7 +157,14 @@ impl Log {
         fs::rename(&segment.path, &path).map_err(|error| segment.io("rename", error))?;
         // Shorter than it was, it must not be found as a segment after a power cut.
         sync_folder(&self.folder)?;
-        remove_in_steps(&path)
+        self.remove_in_steps(&path)
+    }
+
+    fn remove_in_steps(&self, path: &Path) -> Result<(), StoreError> {
+        let mut room_made = self.room_made.lock();
+        remove_in_steps(path).map_err(|error| StoreError::io("drop", path, error))?;
+        *room_made = true;
+        Ok(())
     }
 
     /// Makes a spare file if there is none, one is wanted and the log is in use. A full disk is no reason to stop
@@ -134,9 +175,11 @@ impl Log {
             return Ok(());
         }
         let path = self.folder.join("spare.tmp");
-        if let Err(error) = write_zeros(&path, self.segment_bytes) {
+        let mut room_made = self.room_made.lock();
+        let goes_on = || !self.spares.lock().is_forbidden;
+        if let Err(error) = write_zeros(&path, self.segment_bytes, goes_on) {
             tracing::warn!(path = %path.display(), %error, "cannot prepare a segment");
-            let _ = fs::remove_file(&path);
+            *room_made = fs::remove_file(&path).is_ok();
             return Ok(());
         }
         let mut spares = self.spares.lock();
@@ -181,24 +224,24 @@ impl Log {
 
 /// Gives a file back bit by bit. The file system takes its blocks back in one transaction for each step, and
 /// on some disks tells the disk of them; all at once that holds up whoever writes to the log for 10 to 20 ms.
-fn remove_in_steps(path: &Path) -> Result<(), StoreError> {
-    let shrink = || {
-        let file = File::options().write(true).open(path)?;
-        let mut left = file.metadata()?.len();
-        while left > 0 {
-            left = left.saturating_sub(STEP_BYTES as u64);
-            file.set_len(left)?;
-        }
-        fs::remove_file(path)
-    };
-    shrink().map_err(|error| StoreError::io("drop", path, error))
+fn remove_in_steps(path: &Path) -> io::Result<()> {
+    let file = File::options().write(true).open(path)?;
+    let mut left = file.metadata()?.len();
+    while left > 0 {
+        left = left.saturating_sub(STEP_BYTES as u64);
+        file.set_len(left)?;
+    }
+    fs::remove_file(path)
 }
 
-fn write_zeros(path: &Path, bytes: u64) -> std::io::Result<()> {
+fn write_zeros(path: &Path, bytes: u64, goes_on: impl Fn() -> bool) -> io::Result<()> {
     let mut file = File::create(path)?;
     let zeros = vec![0; STEP_BYTES.min(usize::try_from(bytes).unwrap_or(STEP_BYTES))];
     let (mut left, mut unsynced) = (bytes, 0);
     while left > 0 {
+        if !goes_on() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let step = left.min(zeros.len() as u64);
         file.write_all(&zeros[..step as usize])?;
         left -= step;

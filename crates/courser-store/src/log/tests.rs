@@ -1,6 +1,6 @@
 //! What a power cut, a rotten block or a recycled file does to the log.
 
-use std::{fs, path::PathBuf};
+use std::{fs, io, path::PathBuf};
 
 use courser_core::{
     id::{Position, QueueId, Seq},
@@ -505,6 +505,67 @@ fn a_log_without_a_segment_in_its_middle_is_not_whole() {
     assert!(segments.len() > 2);
     log.drop_segment(&segments[1]).unwrap();
     assert!(!log.is_whole());
+}
+
+#[test]
+fn a_disk_without_room_has_no_spare_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let Opened { log, .. } = open(&folder);
+    for n in 0..200 {
+        log.commit(&small(1 + 2 * n), true).unwrap();
+    }
+    log.prepare_spare().unwrap();
+    assert_eq!(log.spares.lock().count(), 1);
+    log.allow_spares(false).unwrap();
+    assert_eq!(log.spares.lock().count(), 0);
+    log.prepare_spare().unwrap();
+    log.finish_early(401, |_| true).unwrap();
+    let [first, _] = &log.segments()[..] else {
+        panic!("two segments")
+    };
+    log.drop_segment(first).unwrap();
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    let left = log.usage();
+    assert_eq!(left, (segment::HEADER, 1));
+    log.allow_spares(true).unwrap();
+    for n in 200..300 {
+        log.commit(&small(1 + 2 * n), true).unwrap();
+    }
+    log.prepare_spare().unwrap();
+    assert_eq!(log.spares.lock().count(), 1);
+}
+
+#[test]
+fn a_full_disk_takes_the_spare_files_before_anything_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let Opened { log, .. } = open(&folder);
+    for n in 0..100 {
+        log.commit(&small(1 + 2 * n), true).unwrap();
+    }
+    log.prepare_spare().unwrap();
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    let mut tries = 0;
+    let mut write = || {
+        tries += 1;
+        match fs::read_dir(folder.path())?.count() {
+            1 => Ok(()),
+            _ => Err(io::Error::from(io::ErrorKind::StorageFull)),
+        }
+    };
+    log.with_room(&mut write).unwrap();
+    assert_eq!(tries, 2);
+    log.prepare_spare().unwrap();
+    assert_eq!(log.spares.lock().count(), 0, "the disk is full");
+    // What fails otherwise, or when there is nothing to give up, fails.
+    for kind in [io::ErrorKind::StorageFull, io::ErrorKind::Other] {
+        let mut tries = 0;
+        let write = || {
+            tries += 1;
+            Err::<(), _>(io::Error::from(kind))
+        };
+        assert_eq!(log.with_room(write).unwrap_err().kind(), kind);
+        assert_eq!(tries, 1);
+    }
 }
 
 #[test]

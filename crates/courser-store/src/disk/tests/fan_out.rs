@@ -83,6 +83,6 @@ fn what_lives_in_one_of_four_queues_is_not_written_again() {
         |segment: &std::sync::Arc<crate::log::segment::Segment>| segment.header.weight.is_none();
     assert!(store.log.segments().iter().all(is_old));
     // Looking at them once more is not worth a scan until half of them are gone.
-    assert!(!store.reclaim().unwrap().more);
+    assert!(!store.reclaim(0).unwrap().more);
     check_every(&store, 1);
 }

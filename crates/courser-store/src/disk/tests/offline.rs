@@ -379,6 +379,13 @@ fn check_damage_is_found(part: &str, step: usize) {
                         told.path.starts_with(rotten.path()) && !told.remedy.is_empty(),
                         "{told:?}"
                     );
+                    if let StoreError::Damaged { path, offset, .. } = &error {
+                        let is_it = |damage: &Damage| {
+                            damage.path == Path::new(path) && damage.offset == Some(*offset)
+                        };
+                        let damages = &verified.damages;
+                        assert!(damages.iter().any(is_it), "{place}: {error}; {damages:?}");
+                    }
                     found += 1;
                 }
             }

@@ -119,7 +119,7 @@ fn nothing_is_written_after_a_failure() {
         store
             .checkpoint(&checkpoint(101, 1..101), FrameNo(1))
             .unwrap_err(),
-        store.reclaim().map(|_| ()).unwrap_err(),
+        store.reclaim(0).map(|_| ()).unwrap_err(),
     ] {
         assert!(error.to_string().contains("told to stop"), "{error}");
         assert!(matches!(error, StoreError::Stopped { .. }), "{error}");

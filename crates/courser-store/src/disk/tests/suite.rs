@@ -99,6 +99,11 @@ fn a_straggler_in_a_hundred_does_not_hold_the_rest() {
 }
 
 #[test]
+fn a_disk_without_room_gets_the_end_of_the_log_back() {
+    conformance::a_disk_without_room_gets_the_end_of_the_log_back(&mut OnDisk::new());
+}
+
+#[test]
 fn reclaims_nothing_before_a_checkpoint() {
     conformance::reclaims_nothing_before_a_checkpoint(&mut OnDisk::new());
 }
