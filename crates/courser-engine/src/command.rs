@@ -36,6 +36,12 @@ pub(crate) enum Command {
     Taken {
         consumer: ConsumerId,
     },
+    /// This lease, or one that began with it, ran out before the connection was given the delivery: it is given none from
+    /// this one on, until [`Event::Recalled`](crate::request::Event::Recalled).
+    Recall {
+        consumer: ConsumerId,
+        from: LeaseId,
+    },
     /// The consumer wants no more deliveries; [`Event::Drained`] comes after the last.
     Drain {
         consumer: ConsumerId,
@@ -66,6 +72,8 @@ pub(crate) enum Command {
     Loaded(Loaded),
     /// The keeper has finished a checkpoint.
     CheckpointDone,
+    /// There is too little room on the disk, since just now.
+    RoomIsShort,
     /// Stop taking, flush, end.
     Shutdown {
         reply: Reply<()>,
@@ -75,7 +83,10 @@ pub(crate) enum Command {
 impl Command {
     /// It takes a place of the inbox. What the engine has asked for itself does not.
     pub(crate) fn takes_place(&self) -> bool {
-        !matches!(self, Self::Loaded(_) | Self::CheckpointDone)
+        !matches!(
+            self,
+            Self::Loaded(_) | Self::CheckpointDone | Self::RoomIsShort
+        )
     }
 
     /// Carried out about as fast as a thread wakes.

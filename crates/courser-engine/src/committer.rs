@@ -24,6 +24,7 @@ use courser_store::{FrameNo, Store, StoreError};
 
 use crate::{
     clock::Clock,
+    command::Command,
     door::Door,
     failure::Failure,
     limits,
@@ -177,7 +178,15 @@ impl Log {
         if self.sync_at.take_if(|at| *at <= now).is_some() {
             self.note(self.store.sync());
         }
-        self.lookout.look(self.clock.now());
+        let is_short = self.lookout.look(self.clock.now());
+        self.note_room(is_short);
+    }
+
+    /// Has what can be given back given back, if there is too little room since just now.
+    fn note_room(&self, is_short: bool) {
+        if is_short {
+            drop(self.door.try_send(Command::RoomIsShort));
+        }
     }
 
     fn end(&mut self) {
@@ -207,7 +216,8 @@ impl Log {
                 for output in outputs {
                     output.release(&self.door);
                 }
-                self.lookout.note_written(gathered.bytes, self.clock.now());
+                let is_short = self.lookout.note_written(gathered.bytes, self.clock.now());
+                self.note_room(is_short);
             }
             Err(()) => outputs.into_iter().for_each(Output::fail),
         }

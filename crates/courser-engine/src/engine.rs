@@ -10,13 +10,15 @@
 mod admin;
 mod apply;
 mod deliver;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::VecDeque,
     future::ready,
     sync::{
         Arc, Mutex,
-        mpsc::{Sender, SyncSender},
+        mpsc::{Sender, SyncSender, TrySendError},
     },
     thread::JoinHandle,
     time::Duration,
@@ -120,6 +122,12 @@ impl Progress {
         } else {
             limits::FIRST_CHECKPOINT_INTERVAL
         }
+    }
+
+    /// There is too little room on the disk: a checkpoint is due also when nothing has changed, for behind it the keeper
+    /// gives back what it can.
+    pub(crate) fn note_shortage(&mut self, now: Timestamp) {
+        self.changed_at.get_or_insert(now);
     }
 
     /// The log held records that the index does not: a checkpoint is due, so that the next start is
@@ -321,9 +329,17 @@ impl Engine {
         now < until
     }
 
-    fn hand_on(&self, turn: Turn) {
+    fn hand_on(&mut self, turn: Turn) {
         self.commits.note_sent();
-        if self.turns.send(turn).is_err() {
+        let sent = match self.turns.try_send(turn) {
+            Err(TrySendError::Full(turn)) => {
+                let sent = self.turns.send(turn);
+                self.behind = self.door.inbox.len();
+                sent.is_ok()
+            }
+            sent => sent.is_ok(),
+        };
+        if !sent {
             self.failure.set(&"the committer has ended");
         }
     }

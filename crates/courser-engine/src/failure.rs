@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 
 /// Why the store takes no more writes: the first reason stays. Shared by the threads that use it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Failure {
+pub struct Failure {
     reason: Arc<OnceLock<String>>,
     happened: Arc<Notify>,
 }
@@ -21,7 +21,9 @@ impl Failure {
         }
     }
 
-    pub(crate) fn get(&self) -> Option<&str> {
+    /// The first reason, once it has happened.
+    #[must_use]
+    pub fn get(&self) -> Option<&str> {
         self.reason.get().map(String::as_str)
     }
 

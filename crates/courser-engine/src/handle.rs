@@ -17,6 +17,7 @@ use tokio::{
 use crate::{
     command::{Change, Command, Look, OptionsChange, Permits, PublishCommand, PublishReply, Reply},
     door::Door,
+    failure::Failure,
     limits,
     request::{
         Confirm, Delivery, Ended, Event, Health, Info, Open, Peek, Peeked, Publish, PublishError,
@@ -33,6 +34,7 @@ pub struct BrokerHandle {
     pub(crate) on_their_way: Arc<Semaphore>,
     pub(crate) peeks: Arc<Semaphore>,
     pub(crate) health: watch::Receiver<Health>,
+    pub(crate) failure: Failure,
 }
 
 impl BrokerHandle {
@@ -151,6 +153,7 @@ impl BrokerHandle {
         loop {
             match next.ok_or_else(ended)? {
                 Event::Deliveries(more) => deliveries.extend(more),
+                Event::Recalled => {}
                 Event::Drained => break,
                 Event::Settled(_) => {}
                 Event::Ended(Ended::QueueDeleted) => return Err(QueueError::NotFound { name }),
@@ -158,6 +161,9 @@ impl BrokerHandle {
                 Event::Ended(Ended::StoreFailed) => return Err(store_failed()),
             }
             next = subscription.peek().await;
+        }
+        if subscription.recall_late(&deliveries) {
+            deliveries.clear();
         }
         subscription.keep_leases();
         Ok(Pulled {
@@ -308,6 +314,12 @@ impl BrokerHandle {
     #[must_use]
     pub fn health(&self) -> watch::Receiver<Health> {
         self.health.clone()
+    }
+
+    /// That of the store: known before the first refusal for it.
+    #[must_use]
+    pub fn failure(&self) -> &Failure {
+        &self.failure
     }
 
     /// Stops taking, ends all subscriptions, makes durable what is on its way, and ends the engine.

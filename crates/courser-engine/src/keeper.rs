@@ -9,11 +9,15 @@ use std::sync::{
 use courser_core::record::Checkpoint;
 use courser_store::{FrameNo, Store};
 
-use crate::{command::Command, door::Door, failure::Failure, limits, memory, request::CommitStats};
+use crate::{
+    command::Command, door::Door, failure::Failure, limits, memory, request::CommitStats,
+    room::Room,
+};
 
 pub(crate) struct Keeper {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) checkpoints: Receiver<(Checkpoint, FrameNo)>,
+    pub(crate) room: Room,
     pub(crate) door: Door,
     pub(crate) failure: Failure,
     pub(crate) stats: Arc<Mutex<CommitStats>>,
@@ -65,7 +69,8 @@ impl Keeper {
     /// Step by step, until there is nothing to give back, or the next checkpoint comes.
     fn reclaim(&self) -> Option<(Checkpoint, FrameNo)> {
         while self.failure.get().is_none() {
-            match self.store.reclaim() {
+            let (_, min_free) = self.room.figures();
+            match self.store.reclaim(min_free) {
                 Ok(step) => {
                     self.count(|stats| {
                         stats.segments_dropped += step.dropped;

@@ -26,6 +26,7 @@ mod turn;
 mod watch;
 
 pub use clock::Clock;
+pub use failure::Failure;
 pub use handle::{BrokerHandle, Confirms, Hold, Publisher, Pulled};
 pub use start::{Options, start};
 pub use subscription::{Cut, Settler, Subscription, Unsent};

@@ -41,6 +41,8 @@ pub(crate) const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub(crate) const GROUP_RECORDS_MAX: usize = 65_536;
 /// How often the room on the disk is looked at while something is written, or while there is too little.
 pub(crate) const SPACE_INTERVAL: Duration = Duration::from_secs(1);
+/// The same while nothing is written: others may fill the disk.
+pub(crate) const IDLE_SPACE_INTERVAL: Duration = Duration::from_secs(3);
 /// Bytes written after which it is looked at all the same.
 pub(crate) const SPACE_BYTES: u64 = 32 * 1024 * 1024;
 /// Bytes that stay free of the disk unless the operator says otherwise: one checkpoint and what is on

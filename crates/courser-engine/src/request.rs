@@ -123,6 +123,9 @@ pub enum Event {
     Deliveries(Vec<Delivery>),
     /// Results of one settle.
     Settled(Settled),
+    /// What came before this and was not admitted is back in the queue; what comes now is another hand-over of it.
+    /// For [`Subscription::note_recalled`](crate::Subscription::note_recalled).
+    Recalled,
     /// There will be no more deliveries: the consumer has asked for that.
     Drained,
     /// The last event.

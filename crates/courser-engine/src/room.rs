@@ -95,13 +95,12 @@ impl Lookout {
         self.room.clone()
     }
 
-    /// How long to wait for work before the next look: while there is too little room, somebody else may
-    /// make some.
+    /// How long to wait for work before the next look: others take room and make some, too.
     pub(crate) fn wait(&self) -> Duration {
-        if self.room.0.is_low.load(Ordering::Relaxed) {
+        if self.is_low() {
             limits::SPACE_INTERVAL
         } else {
-            Duration::MAX
+            limits::IDLE_SPACE_INTERVAL
         }
     }
 
@@ -110,22 +109,23 @@ impl Lookout {
         self.room.0.is_low.load(Ordering::Relaxed)
     }
 
-    /// So many bytes were written.
-    pub(crate) fn note_written(&mut self, bytes: usize, now: Timestamp) {
+    /// So many bytes were written. Answers as [`look`](Self::look).
+    pub(crate) fn note_written(&mut self, bytes: usize, now: Timestamp) -> bool {
         self.written += bytes as u64;
-        if self.written >= limits::SPACE_BYTES || now >= self.next {
-            self.look(now);
-        }
+        let is_due = self.written >= limits::SPACE_BYTES || now >= self.next;
+        is_due && self.look(now)
     }
 
-    pub(crate) fn look(&mut self, now: Timestamp) {
+    /// Answers whether there is too little room since just now.
+    pub(crate) fn look(&mut self, now: Timestamp) -> bool {
         (self.written, self.next) = (0, now + limits::SPACE_INTERVAL);
         let Some(space) = self.store.space() else {
-            return;
+            return false;
         };
         let by_size = (space.total / limits::FREE_SHARE).max(limits::FREE_BYTES);
         let min_free = self.min_free.unwrap_or(by_size);
-        match self.room.note(space, min_free) {
+        let news = self.room.note(space, min_free);
+        match news {
             Some(true) => {
                 tracing::warn!(
                     free = space.free,
@@ -140,6 +140,7 @@ impl Lookout {
             }
             None => {}
         }
+        news == Some(true)
     }
 
     /// Worse things than a lack of room stay as they are.

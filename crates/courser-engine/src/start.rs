@@ -121,6 +121,7 @@ fn launch(
 ) -> Result<BrokerHandle, StoreError> {
     let clock = options.clock.clone().unwrap_or_else(Clock::start);
     let failure = Failure::default();
+    let failed = failure.clone();
     let stats = Arc::new(Mutex::new(CommitStats::default()));
     let (turns, turns_waiting) = std_mpsc::sync_channel(limits::TURNS_WAITING_MAX);
     let (checkpoints, checkpoints_waiting) = std_mpsc::channel();
@@ -128,7 +129,7 @@ fn launch(
     let (health, health_watch) = watch::channel(Health::Serving);
     let health = Arc::new(health);
     let mut lookout = Lookout::new(Arc::clone(&store), Arc::clone(&health), options.min_free);
-    lookout.look(clock.now());
+    let is_short = lookout.look(clock.now());
     let room = lookout.room();
     let committed = Committed::new(broker.next_position());
 
@@ -162,6 +163,7 @@ fn launch(
     let keeper = Keeper {
         store: Arc::clone(&store),
         checkpoints: checkpoints_waiting,
+        room: room.clone(),
         door: door.clone(),
         failure: failure.clone(),
         stats: Arc::clone(&stats),
@@ -176,6 +178,9 @@ fn launch(
     let mut progress = Progress::default();
     if replayed {
         progress.note_replay(clock.now());
+    }
+    if is_short {
+        progress.note_shortage(clock.now());
     }
     let engine = Engine {
         broker,
@@ -236,6 +241,7 @@ fn launch(
         on_their_way,
         peeks: Arc::new(Semaphore::new(limits::PEEKS_AT_ONCE)),
         health: health_watch,
+        failure: failed,
     })
 }
 

@@ -16,6 +16,7 @@ use courser_core::{
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::{
+    clock::Clock,
     command::Command,
     door::Door,
     limits,
@@ -177,6 +178,10 @@ pub struct Subscription {
     settler: Settler,
     events: mpsc::UnboundedReceiver<Event>,
     pub(crate) flow: Flow,
+    /// That of the leases.
+    clock: Clock,
+    /// What came too late, and behind it, until the engine has said that it knows.
+    late: Option<Unsent>,
     /// Taken, and never sent to the consumer.
     unsent: Vec<LeaseId>,
     /// What it holds stays leased when it is dropped.
@@ -186,7 +191,11 @@ pub struct Subscription {
 impl Subscription {
     /// That of `consumer`, and where its events go. From here on, dropping it tells the engine of its
     /// end: also when nobody waits for it any more.
-    pub(crate) fn new(consumer: ConsumerId, door: Door) -> (Self, mpsc::UnboundedSender<Event>) {
+    pub(crate) fn new(
+        consumer: ConsumerId,
+        door: Door,
+        clock: Clock,
+    ) -> (Self, mpsc::UnboundedSender<Event>) {
         let (sender, events) = mpsc::unbounded_channel();
         let waiting = Arc::new(Semaphore::new(limits::SETTLES_WAITING_MAX));
         let subscription = Self {
@@ -197,6 +206,8 @@ impl Subscription {
             },
             events,
             flow: Flow::default(),
+            clock,
+            late: None,
             unsent: Vec::new(),
             keeps: false,
         };
@@ -211,7 +222,7 @@ impl Subscription {
 
     /// The next events, up to `limit`, appended to `events`; 0 when there will be none.
     ///
-    /// Deliveries count as sent once what [`Self::unsent`] answers for them is dropped.
+    /// Deliveries count as sent once what [`Self::admit`] answers for them is dropped.
     pub fn poll_events(
         &mut self,
         context: &mut Context<'_>,
@@ -226,9 +237,51 @@ impl Subscription {
         polled
     }
 
-    /// For `deliveries` of it, which are about to be handed to its connection.
+    /// For `deliveries` of it, which are about to be handed to its connection. `None` when the connection is not to have them,
+    /// for one has waited for longer than its lease, for the disk or for the connection: they go back without blame
+    /// then, and so does what was handed over behind them, so that all comes again in its order.
     #[must_use]
-    pub fn unsent(&self, deliveries: &[Delivery]) -> Unsent {
+    pub fn admit(&mut self, deliveries: &[Delivery]) -> Option<Unsent> {
+        let mut these = self.unsent(deliveries);
+        if let Some(late) = &mut self.late {
+            late.messages += std::mem::take(&mut these.messages);
+            late.bytes += these.bytes;
+            return None;
+        }
+        if !self.recall_late(deliveries) {
+            return Some(these);
+        }
+        // They count as taken once they are back in the queue: before, that would be a reason for blame.
+        self.late = Some(these);
+        None
+    }
+
+    /// Has everything handed over from these `deliveries` on go back, if one of them has waited for longer than its lease;
+    /// answers whether.
+    pub(crate) fn recall_late(&self, deliveries: &[Delivery]) -> bool {
+        let now = self.clock.now();
+        let is_late = |of: &Delivery| of.lease_id.0 != 0 && of.lease_until <= now;
+        let Some(first) = deliveries
+            .first()
+            .filter(|_| deliveries.iter().any(is_late))
+        else {
+            return false;
+        };
+        let command = Command::Recall {
+            consumer: self.settler.consumer,
+            from: first.lease_id,
+        };
+        self.settler.door.tell("recall", command);
+        true
+    }
+
+    /// [`Event::Recalled`] has come.
+    pub fn note_recalled(&mut self) {
+        self.late = None;
+    }
+
+    #[must_use]
+    fn unsent(&self, deliveries: &[Delivery]) -> Unsent {
         let sizes = deliveries.iter().map(|d| u64::from(d.message.size()));
         let bytes = sizes.sum();
         self.flow.give(bytes);
@@ -248,14 +301,21 @@ impl Subscription {
         Arc::clone(&self.flow.0.asking)
     }
 
-    /// The next event, whose deliveries count as sent; `None` when there will be none.
+    /// The next event but [`Event::Recalled`], whose deliveries count as sent; `None` when there will be none.
     pub async fn next(&mut self) -> Option<Event> {
-        let event = self.events.recv().await?;
-        self.note_answers(std::slice::from_ref(&event));
-        if let Event::Deliveries(deliveries) = &event {
-            drop(self.unsent(deliveries));
+        loop {
+            let event = self.events.recv().await?;
+            self.note_answers(std::slice::from_ref(&event));
+            match &event {
+                Event::Recalled => self.note_recalled(),
+                Event::Deliveries(deliveries) => {
+                    if self.admit(deliveries).is_some() {
+                        return Some(event);
+                    }
+                }
+                _ => return Some(event),
+            }
         }
-        Some(event)
     }
 
     /// The next event, whose deliveries do not count as sent.

@@ -189,10 +189,12 @@ fn services(
         .add_service(arrivals.watch(InOurWords {
             inner: broker,
             request_bytes_max,
+            failure: handle.failure().clone(),
         }))
         .add_service(arrivals.watch(InOurWords {
             inner: admin,
             request_bytes_max: limits::ADMIN_REQUEST_BYTES_MAX,
+            failure: handle.failure().clone(),
         }))
         .add_service(arrivals.watch(reflection().build_v1()?))
         // Many clients know reflection by its old name only: grpcio's, and all from before 2023.

@@ -16,7 +16,10 @@
 use std::{collections::HashMap, time::Duration};
 
 use courser_core::error::Unavailable;
-use courser_engine::request::{Ended, PublishError, QueueError};
+use courser_engine::{
+    Failure,
+    request::{Ended, PublishError, QueueError},
+};
 use courser_proto::v1;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -27,6 +30,7 @@ use crate::{
 };
 
 const DOMAIN: &str = "courser";
+const STORE_FAILED: &str = "STORE_FAILED";
 const SHUTTING_DOWN: &str = "the broker is shutting down";
 
 impl From<InvalidField> for Status {
@@ -50,6 +54,15 @@ pub(crate) fn publish_error_to_proto(error: &PublishError) -> v1::PublishError {
         reason: reason.to_owned(),
         message: cut(&error.to_string()),
     }
+}
+
+/// The same when the store has failed, and it is known how.
+pub(crate) fn publish_error_after(how: Option<&str>, error: &PublishError) -> v1::PublishError {
+    let mut told = publish_error_to_proto(error);
+    if let (Some(how), PublishError::Unavailable(Unavailable::StoreFailed)) = (how, error) {
+        told.message = cut(&store_failed(how));
+    }
+    told
 }
 
 fn publish_code(error: &PublishError) -> (Code, &'static str) {
@@ -93,10 +106,29 @@ pub(crate) fn ended_to_status(ended: Ended, queue: &str) -> Status {
         Ended::ShuttingDown => shutting_down(),
         Ended::StoreFailed => refusal(
             Code::Unavailable,
-            "STORE_FAILED",
+            STORE_FAILED,
             "the store has failed, nothing can be settled until the broker is restarted",
         ),
     }
+}
+
+/// A refusal for the failure of the store, with how it failed; any other as it is.
+pub(crate) fn with_failure(status: Status, failure: &Failure) -> Status {
+    match failure.get() {
+        Some(how)
+            if status.code() == Code::Unavailable
+                && status
+                    .get_details_error_info()
+                    .is_some_and(|info| info.reason == STORE_FAILED) =>
+        {
+            refusal(Code::Unavailable, STORE_FAILED, &store_failed(how))
+        }
+        _ => status,
+    }
+}
+
+fn store_failed(how: &str) -> String {
+    format!("the store failed: {how}; nothing is written until the broker is restarted")
 }
 
 pub(crate) fn shutting_down() -> Status {
@@ -161,7 +193,7 @@ pub(crate) fn internal() -> Status {
 fn unavailable_word(why: Unavailable) -> &'static str {
     match why {
         Unavailable::ShuttingDown => "SHUTTING_DOWN",
-        Unavailable::StoreFailed => "STORE_FAILED",
+        Unavailable::StoreFailed => STORE_FAILED,
     }
 }
 

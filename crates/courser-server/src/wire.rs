@@ -20,7 +20,7 @@ use tonic::{
 };
 
 pub(crate) use self::{
-    confirms::ConfirmFrame,
+    confirms::{ConfirmFrame, ToldConfirms},
     deliveries::{DeliveryFrame, PulledFrame},
     request::{Numbered, NumberedDecoder, WireDecoder},
 };

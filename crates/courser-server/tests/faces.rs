@@ -21,6 +21,7 @@ use tonic::{Code, Streaming, transport::Channel};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
+use tonic_types::StatusExt as _;
 
 struct Server {
     grpc: SocketAddr,
@@ -31,8 +32,12 @@ struct Server {
 
 impl Server {
     async fn start() -> Self {
+        Self::start_on(MemoryStore::default()).await
+    }
+
+    async fn start_on(store: MemoryStore) -> Self {
         let handle: BrokerHandle =
-            courser_engine::start(Arc::new(MemoryStore::default()), &Default::default()).unwrap();
+            courser_engine::start(Arc::new(store), &Default::default()).unwrap();
         let grpc = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -279,6 +284,69 @@ async fn a_shutdown_ends_streams_with_a_reason() {
         Code::Unavailable
     );
     while let Ok(Some(_)) = watch.message().await {}
+}
+
+#[tokio::test]
+async fn every_refusal_for_a_failed_store_says_how_it_failed() {
+    let store = MemoryStore::default();
+    let server = Server::start_on(store.clone()).await;
+    let channel = server.channel().await;
+    create(&channel, "orders").await;
+    let (_requests, mut stream) = subscribe(&channel, "orders").await;
+    store.fail_writes(true);
+
+    let how = "the store failed: cannot write memory: the store was told to fail; nothing is written \
+               until the broker is restarted";
+    let (numbers, requests) = mpsc::channel(1);
+    let one = v1::PublishStreamRequest {
+        number: 1,
+        messages: vec![message("orders", vec![1])],
+        ..Default::default()
+    };
+    numbers.send(one).await.unwrap();
+    let mut broker = BrokerClient::new(channel.clone());
+    let confirms = broker.publish_stream(ReceiverStream::new(requests)).await;
+    let confirmed = confirms.unwrap().into_inner().message().await;
+    let error = confirmed
+        .unwrap()
+        .unwrap()
+        .confirms
+        .remove(0)
+        .error
+        .unwrap();
+    assert_eq!(
+        (error.reason.as_str(), error.message.as_str()),
+        ("STORE_FAILED", how)
+    );
+
+    let mut admin = AdminClient::new(channel);
+    let publish = v1::PublishRequest {
+        messages: vec![message("orders", vec![1])],
+        ..Default::default()
+    };
+    let settle = v1::SettleRequest {
+        settle: Some(v1::Settle {
+            ack: vec![1],
+            ..Default::default()
+        }),
+    };
+    let delete = v1::DeleteQueueRequest {
+        name: "orders".to_owned(),
+        ..Default::default()
+    };
+    for refusal in [
+        stream.message().await.unwrap_err(),
+        broker.publish(publish).await.unwrap_err(),
+        broker.settle(settle).await.unwrap_err(),
+        admin.delete_queue(delete).await.unwrap_err(),
+    ] {
+        assert_eq!(
+            (refusal.code(), refusal.message()),
+            (Code::Unavailable, how)
+        );
+        let info = refusal.get_details_error_info().unwrap();
+        assert_eq!(info.reason, "STORE_FAILED");
+    }
 }
 
 #[tokio::test]

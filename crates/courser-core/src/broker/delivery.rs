@@ -251,6 +251,18 @@ impl Broker {
         self.activate(queue);
     }
 
+    /// A consumer's connection takes nothing of what was handed over from the lease `from` on: all that goes back at once, to
+    /// its places and without blame.
+    pub fn recall(&mut self, consumer: ConsumerId, from: LeaseId) {
+        let Some(of) = self.consumers.get(&consumer) else {
+            return;
+        };
+        let leases: Vec<_> = of.leases().filter(|id| *id >= from).collect();
+        for lease in leases {
+            self.take_back(lease);
+        }
+    }
+
     /// A consumer wants no more deliveries, and goes on settling what it holds.
     pub fn drain(&mut self, consumer: ConsumerId) {
         if let Some(of) = self.consumers.get_mut(&consumer) {

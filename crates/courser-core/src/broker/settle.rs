@@ -208,6 +208,14 @@ impl Broker {
         self.fail(&lease, AttemptOutcome::Expired, &Nack::default(), now);
     }
 
+    /// Ends a lease whose delivery its consumer does not get.
+    pub(super) fn take_back(&mut self, id: LeaseId) {
+        if let Some(lease) = self.leases.end(id) {
+            self.give_back_credit(&lease);
+            self.requeue(&lease);
+        }
+    }
+
     /// A consumer that had taken `taken` deliveries is gone, and with it this lease.
     pub(super) fn give_up(&mut self, id: LeaseId, taken: u64, now: Timestamp) {
         let Some(lease) = self.leases.end(id) else {

@@ -36,6 +36,7 @@ impl Engine {
                 reply,
             } => self.subscribe(open, window_bytes, cut, reply),
             Command::Taken { consumer } => self.note_taken(consumer),
+            Command::Recall { consumer, from } => self.recall(consumer, from, turn),
             Command::Drain { consumer } => self.drain(consumer, turn),
             Command::Unsubscribe { consumer, unsent } => self.unsubscribe(consumer, unsent, now),
             Command::Detach { consumer } => self.detach(consumer),
@@ -56,6 +57,7 @@ impl Engine {
                 self.progress.under_way = false;
                 self.broker.checkpoint_done();
             }
+            Command::RoomIsShort => self.progress.note_shortage(now),
             Command::Shutdown { reply } => {
                 self.health.send_replace(Health::ShuttingDown);
                 self.shutdown.push(reply);
@@ -171,7 +173,8 @@ impl Engine {
     ) {
         let (queue, options) = consumer_options(open, window_bytes);
         let subscribed = self.broker.subscribe(&queue, options).map(|consumer| {
-            let (subscription, events) = Subscription::new(consumer, self.door.clone());
+            let (subscription, events) =
+                Subscription::new(consumer, self.door.clone(), self.clock.clone());
             let outlet = Outlet::new(events, subscription.flow.clone(), cut);
             self.outlets.insert(consumer, outlet);
             subscription
@@ -222,11 +225,13 @@ fn refuse(command: Command) -> Option<Command> {
         Command::Publish(_)
         | Command::Look(_)
         | Command::Taken { .. }
+        | Command::Recall { .. }
         | Command::Drain { .. }
         | Command::Unsubscribe { .. }
         | Command::Detach { .. }
         | Command::Loaded(_)
         | Command::CheckpointDone
+        | Command::RoomIsShort
         | Command::Shutdown { .. } => return Some(command),
     }
     None

@@ -25,6 +25,8 @@ use crate::{
 
 /// Of an entry that was acked as it was handed over.
 const NO_LEASE: LeaseId = LeaseId(0);
+/// Of an entry that was recalled while its message was being read.
+const RECALLED: LeaseId = LeaseId(u64::MAX);
 
 /// Where the deliveries of one consumer go.
 #[derive(Debug)]
@@ -60,6 +62,16 @@ impl Outlet {
             handed_bytes: 0,
             is_left: false,
         }
+    }
+
+    /// The message of what waited for it is there; answers whether the engine waits to hear that it is not handed over after
+    /// all.
+    fn complete(&mut self, hand_over: HandOver, message: Arc<Message>) -> bool {
+        if hand_over.lease_id == RECALLED {
+            return self.flow.pass_over(hand_over.size);
+        }
+        self.batch.push(delivery(hand_over, message));
+        false
     }
 
     /// An event for the consumer that this is the outlet of.
@@ -131,14 +143,21 @@ impl Engine {
         let Some(outlet) = self.outlets.get_mut(&consumer) else {
             return;
         };
+        let mut is_waited_for = false;
         while outlet.loading == 0
             && let Some(next) = outlet.waiting.front()
             && let Some(message) = self.recent.get(next.position)
         {
             let message = Arc::clone(message);
             let hand_over = outlet.waiting.pop_front().expect("looked at above");
-            outlet.batch.push(delivery(hand_over, message));
+            is_waited_for |= outlet.complete(hand_over, message);
         }
+        if is_waited_for {
+            self.note_taken(consumer);
+        }
+        let Some(outlet) = self.outlets.get_mut(&consumer) else {
+            return;
+        };
         if outlet.loading == 0 && !outlet.waiting.is_empty() {
             self.load(consumer);
         }
@@ -188,7 +207,7 @@ impl Engine {
                 break;
             };
             match message {
-                Some(message) => outlet.batch.push(delivery(hand_over, message)),
+                Some(message) => is_waited_for |= outlet.complete(hand_over, message),
                 // Settled while it was being read, by a late answer to an earlier lease: nothing is
                 // sent, and nothing is to be waited for.
                 None => {
@@ -275,6 +294,22 @@ impl Engine {
             Flow::taken
         };
         self.hear_of(consumer, ask);
+    }
+
+    /// What is on its way to a consumer waited for longer than its lease: from there on all of it goes back, and comes again
+    /// in its order.
+    pub(super) fn recall(&mut self, consumer: ConsumerId, from: LeaseId, turn: &mut Turn) {
+        let Some(outlet) = self.outlets.get_mut(&consumer) else {
+            return;
+        };
+        if outlet.is_left {
+            return;
+        }
+        for hand_over in &mut outlet.waiting {
+            hand_over.lease_id = RECALLED;
+        }
+        self.broker.recall(consumer, from);
+        turn.outputs.push(outlet.event(consumer, Event::Recalled));
     }
 
     /// A consumer wants no more.

@@ -11,7 +11,6 @@ use std::{
 };
 
 use courser_core::{
-    error::PublishError,
     id::{ChunkNo, LeaseId, Position, QueueId},
     message::Message,
     options::{Backoff, QueueOptions},
@@ -19,7 +18,7 @@ use courser_core::{
 };
 use courser_engine::{
     BrokerHandle, Clock, Options, Subscription,
-    request::{Event, Open, Published},
+    request::{Event, Open, Publish},
     start,
 };
 use courser_store::{
@@ -29,37 +28,15 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     sync::mpsc,
-    task::{JoinHandle, unconstrained},
+    task::unconstrained,
 };
 
-use crate::harness::{Gated, ack, deliveries, open, paused, payloads, publish, queue};
+use crate::harness::{
+    ENGINE, Gated, ack, deliveries, numbered, open, paused, payloads, publish, publish_held_up,
+    queue, until,
+};
 
-const ENGINE: &str = "courser-engine";
 const CONNECTION: &str = "tokio-rt-worker";
-
-/// A publish whose commit, by the thread of this name, waits until `store` is opened, and how many were
-/// published before it came to that.
-async fn publish_held_up(
-    store: &Gated,
-    broker: &BrokerHandle,
-    thread: &str,
-    before_each: impl Fn(),
-) -> (JoinHandle<Result<Vec<Published>, PublishError>>, usize) {
-    let mut before = 0;
-    loop {
-        before_each();
-        store.set_open(false);
-        let broker = broker.clone();
-        let published = tokio::spawn(async move { broker.publish(publish("q", &["x"])).await });
-        if store.waiting().await == thread {
-            return (published, before);
-        }
-        // There was something else to do.
-        store.set_open(true);
-        published.await.unwrap().unwrap();
-        before += 1;
-    }
-}
 
 /// What the thread of this name carries out is committed before it is confirmed or delivered.
 async fn check_told_when_committed(thread: &str) {
@@ -125,6 +102,92 @@ async fn a_disk_that_holds_up_the_engine_costs_no_lease_whose_ack_has_come() {
     assert_eq!(settled.await.unwrap().ok, [delivered[0].lease_id]);
     let view = broker.get_queue("q".to_owned()).await.unwrap();
     assert_eq!((view.totals.acked, view.totals.expired), (1, 0));
+}
+
+/// So many messages that the committer takes them.
+fn large(topic: &str, count: usize) -> Publish {
+    let payloads: Vec<_> = (0..count).map(|n| format!("{n:>1024}")).collect();
+    publish(topic, &Vec::from_iter(payloads.iter().map(String::as_str)))
+}
+
+/// A disk holds up what is to be delivered for longer than its lease: what is delivered then has one that runs.
+async fn check_delivered_with_a_lease_that_runs(count: usize) {
+    let store = Gated::new();
+    let (broker, clock) = paused(Arc::clone(&store) as Arc<dyn Store>);
+    queue(&broker, "q").await;
+    let lease = Duration::from_secs(1);
+    let open = Open {
+        lease: Some(lease),
+        ..open("q")
+    };
+    let mut subscription = broker.subscribe(open).await.unwrap();
+    store.set_open(false);
+    let publisher = broker.clone();
+    let request = if count > 1 { large } else { numbered };
+    let published = tokio::spawn(async move { publisher.publish(request("q", count)).await });
+    store.waiting().await;
+    for _ in 0..3 {
+        clock.advance(lease + Duration::from_millis(1));
+    }
+    store.set_open(true);
+    published.await.unwrap().unwrap();
+    let delivered = deliveries(&mut subscription, count).await;
+    let settled = broker.settle(ack(&delivered)).await.unwrap();
+    assert_eq!((settled.ok.len(), settled.refused), (count, vec![]));
+    assert!(delivered.iter().all(|of| of.attempt == 1));
+    let number = |of: String| of.trim().parse().unwrap();
+    let numbers: Vec<usize> = payloads(&delivered).into_iter().map(number).collect();
+    assert_eq!(numbers, Vec::from_iter(0..count));
+    let view = broker.get_queue("q".to_owned()).await.unwrap();
+    assert_eq!(
+        (view.totals.acked, view.totals.expired, view.leased),
+        (count as u64, 0, 0)
+    );
+}
+
+#[tokio::test]
+async fn a_disk_that_holds_up_the_engine_for_longer_than_a_lease_blames_nobody() {
+    check_delivered_with_a_lease_that_runs(1).await;
+}
+
+#[tokio::test]
+async fn a_disk_that_holds_up_the_committer_for_longer_than_a_lease_blames_nobody() {
+    check_delivered_with_a_lease_that_runs(100).await;
+}
+
+#[tokio::test]
+async fn what_goes_back_from_a_consumer_that_waited_for_the_disk_comes_in_its_order() {
+    let store = Gated::new();
+    let (broker, clock) = paused(Arc::clone(&store) as Arc<dyn Store>);
+    queue(&broker, "q").await;
+    let open = Open {
+        lease: Some(Duration::from_secs(1)),
+        ..open("q")
+    };
+    let mut subscription = broker.subscribe(open).await.unwrap();
+    store.set_open(false);
+    let publish = || {
+        let broker = broker.clone();
+        tokio::spawn(async move { broker.publish(large("q", 20)).await })
+    };
+    let first = publish();
+    until(&broker, "q", |view| view.leased == 20).await;
+    clock.advance(Duration::from_millis(900));
+    let second = publish();
+    until(&broker, "q", |view| view.leased == 40).await;
+    // The leases of the first have run out, those of the second have not.
+    clock.advance(Duration::from_millis(600));
+    store.set_open(true);
+    let first = first.await.unwrap().unwrap();
+    let second = second.await.unwrap().unwrap();
+    let delivered = deliveries(&mut subscription, 40).await;
+    let order: Vec<_> = delivered.iter().map(|of| of.message.position).collect();
+    let published: Vec<_> = first.iter().chain(&second).map(|of| of.position).collect();
+    assert_eq!(order, published);
+    let settled = broker.settle(ack(&delivered)).await.unwrap();
+    assert_eq!((settled.ok.len(), settled.refused), (40, vec![]));
+    let view = broker.get_queue("q".to_owned()).await.unwrap();
+    assert_eq!((view.totals.expired, view.leased, view.ready), (0, 0, 0));
 }
 
 /// Two ends of a connection.
@@ -417,8 +480,8 @@ impl Store for Panicking {
         self.0.checkpoint(checkpoint, upto)
     }
 
-    fn reclaim(&self) -> Result<Reclaimed, StoreError> {
-        self.0.reclaim()
+    fn reclaim(&self, keep_free: u64) -> Result<Reclaimed, StoreError> {
+        self.0.reclaim(keep_free)
     }
 
     fn usage(&self) -> Usage {

@@ -10,6 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use courser_core::{
+    error::PublishError,
     id::{ChunkNo, Position, QueueId},
     lease::{Settlement, Verdict},
     message::{Message, NewMessage},
@@ -18,12 +19,16 @@ use courser_core::{
 };
 use courser_engine::{
     BrokerHandle, Clock, Options, Subscription,
-    request::{Delivery, Event, Open, Publish},
+    request::{Delivery, Event, Open, Publish, Published},
     start,
 };
 use courser_store::{
     FrameNo, MemoryStore, Pager, Reclaimed, Recover, Recovered, Space, Store, StoreError, Usage,
 };
+use tokio::{sync::watch, task::JoinHandle};
+
+/// The name of the engine's thread.
+pub(crate) const ENGINE: &str = "courser-engine";
 
 /// A store whose commits wait while it is closed, and which counts its syncs.
 pub(crate) struct Gated {
@@ -35,6 +40,8 @@ pub(crate) struct Gated {
     pub(crate) syncs: AtomicU64,
     /// Bytes that the disk has left.
     pub(crate) free: AtomicU64,
+    /// What was to stay free of it when it was last reclaimed; 0 before.
+    kept_free: watch::Sender<u64>,
 }
 
 impl Gated {
@@ -46,12 +53,21 @@ impl Gated {
             waiting: Mutex::new(None),
             syncs: AtomicU64::new(0),
             free: AtomicU64::new(1 << 40),
+            kept_free: watch::Sender::default(),
         })
     }
 
     pub(crate) fn set_open(&self, open: bool) {
         *self.open.lock().unwrap() = open;
         self.opened.notify_all();
+    }
+
+    /// Waits until it is reclaimed with so much that is to stay free.
+    pub(crate) async fn reclaimed(&self, keep_free: u64) {
+        let mut kept_free = self.kept_free.subscribe();
+        let reclaimed = kept_free.wait_for(|kept| *kept == keep_free);
+        let reclaimed = tokio::time::timeout(Duration::from_secs(20), reclaimed).await;
+        reclaimed.expect("it is reclaimed in time").unwrap();
     }
 
     /// The name of the thread whose commit waits for the store to be opened, once there is one.
@@ -99,8 +115,9 @@ impl Store for Gated {
         self.inner.checkpoint(checkpoint, upto)
     }
 
-    fn reclaim(&self) -> Result<Reclaimed, StoreError> {
-        self.inner.reclaim()
+    fn reclaim(&self, keep_free: u64) -> Result<Reclaimed, StoreError> {
+        self.kept_free.send_replace(keep_free);
+        self.inner.reclaim(keep_free)
     }
 
     fn usage(&self) -> Usage {
@@ -121,12 +138,41 @@ pub(crate) fn broker(store: impl Store) -> BrokerHandle {
 
 /// A broker whose time passes only by the clock that comes with it.
 pub(crate) fn paused(store: Arc<dyn Store>) -> (BrokerHandle, Clock) {
+    paused_with(store, &Options::default())
+}
+
+/// The same with other options.
+pub(crate) fn paused_with(store: Arc<dyn Store>, options: &Options) -> (BrokerHandle, Clock) {
     let clock = Clock::paused();
     let options = Options {
         clock: Some(clock.clone()),
-        ..Options::default()
+        ..options.clone()
     };
     (start(store, &options).unwrap(), clock)
+}
+
+/// A publish whose commit, by the thread of this name, waits until `store` is opened, and how many were
+/// published before it came to that.
+pub(crate) async fn publish_held_up(
+    store: &Gated,
+    broker: &BrokerHandle,
+    thread: &str,
+    before_each: impl Fn(),
+) -> (JoinHandle<Result<Vec<Published>, PublishError>>, usize) {
+    let mut before = 0;
+    loop {
+        before_each();
+        store.set_open(false);
+        let broker = broker.clone();
+        let published = tokio::spawn(async move { broker.publish(publish("q", &["x"])).await });
+        if store.waiting().await == thread {
+            return (published, before);
+        }
+        // There was something else to do.
+        store.set_open(true);
+        published.await.unwrap().unwrap();
+        before += 1;
+    }
 }
 
 /// A broker that keeps no message in memory: everything delivered is read from the store.
@@ -194,7 +240,7 @@ pub(crate) async fn deliveries(subscription: &mut Subscription, count: usize) ->
     while all.len() < count {
         match subscription.next().await.expect("the subscription goes on") {
             Event::Deliveries(deliveries) => all.extend(deliveries),
-            Event::Settled(_) => {}
+            Event::Settled(_) | Event::Recalled => {}
             Event::Drained => panic!("drained"),
             Event::Ended(ended) => panic!("ended: {ended:?}"),
         }

@@ -19,7 +19,8 @@ use courser_engine::{
 use courser_store::{MemoryStore, Store};
 
 use crate::harness::{
-    Gated, Nobody, ack, broker, deliveries, numbered, open, payloads, publish, queue, until,
+    Gated, Nobody, ack, broker, deliveries, numbered, open, paused_with, payloads, publish, queue,
+    until,
 };
 
 #[tokio::test]
@@ -244,14 +245,19 @@ async fn what_a_start_replayed_the_next_one_does_not() {
     assert_eq!(third.recover(&mut Nobody).unwrap().replayed, 0);
 }
 
+const MIN_FREE: u64 = 1_000_000;
+
+fn with_min_free() -> Options {
+    Options {
+        min_free: Some(MIN_FREE),
+        ..Options::default()
+    }
+}
+
 #[tokio::test]
 async fn a_disk_that_is_nearly_full_takes_no_messages_and_lets_consumers_go_on() {
     let store = Gated::new();
-    let options = Options {
-        min_free: Some(1_000_000),
-        ..Options::default()
-    };
-    let broker = start(Arc::clone(&store) as Arc<dyn Store>, &options).unwrap();
+    let broker = start(Arc::clone(&store) as Arc<dyn Store>, &with_min_free()).unwrap();
     let mut health = broker.health();
     queue(&broker, "q").await;
     broker.publish(publish("q", &["a"])).await.unwrap();
@@ -263,7 +269,7 @@ async fn a_disk_that_is_nearly_full_takes_no_messages_and_lets_consumers_go_on()
             break error;
         }
     };
-    let (free, min_free) = (999_999, 1_000_000);
+    let (free, min_free) = (999_999, MIN_FREE);
     assert_eq!(refused, PublishError::DiskLow { free, min_free });
     health
         .wait_for(|health| *health == Health::DiskLow)
@@ -281,6 +287,30 @@ async fn a_disk_that_is_nearly_full_takes_no_messages_and_lets_consumers_go_on()
         .await
         .unwrap();
     broker.publish(publish("q", &["c"])).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_broker_at_rest_sees_that_others_fill_the_disk_and_gives_back_what_it_can() {
+    let store = Gated::new();
+    let (broker, clock) = paused_with(Arc::clone(&store) as Arc<dyn Store>, &with_min_free());
+    store.free.store(MIN_FREE - 1, Ordering::SeqCst);
+    let mut health = broker.health();
+    let is_low = health.wait_for(|health| *health == Health::DiskLow);
+    let is_low = tokio::time::timeout(Duration::from_secs(20), is_low).await;
+    is_low.expect("it looks").unwrap();
+    let space = broker.snapshot().await.unwrap().space;
+    assert_eq!(space.free, MIN_FREE - 1);
+    clock.advance(Duration::from_secs(3));
+    store.reclaimed(MIN_FREE).await;
+}
+
+#[tokio::test]
+async fn a_start_on_a_disk_that_is_nearly_full_gives_back_what_it_can() {
+    let store = Gated::new();
+    store.free.store(MIN_FREE - 1, Ordering::SeqCst);
+    let (_broker, clock) = paused_with(Arc::clone(&store) as Arc<dyn Store>, &with_min_free());
+    clock.advance(Duration::from_secs(3));
+    store.reclaimed(MIN_FREE).await;
 }
 
 #[tokio::test]

@@ -12,13 +12,13 @@ use std::{
 
 use courser_core::{
     id::{ChunkNo, Position, QueueId},
-    limits::{UNSENT_SPARINGLY_BYTES, UNSENT_TIME_MAX},
+    limits::{UNSENT_FREELY_BYTES, UNSENT_SPARINGLY_BYTES, UNSENT_TIME_MAX},
     message::Message,
     record::{Checkpoint, Chunk, Group},
 };
 use courser_engine::{
     BrokerHandle, Clock, Cut, Subscription, Unsent,
-    request::{Event, Open},
+    request::{Delivery, Event, Open},
 };
 use courser_store::{
     FrameNo, MemoryStore, Reclaimed, Recover, Recovered, Space, Store, StoreError, Usage,
@@ -141,7 +141,7 @@ async fn given(subscription: &mut Subscription) -> Unsent {
     let mut events = Vec::new();
     poll_fn(|context| subscription.poll_events(context, &mut events, 1)).await;
     match &events[..] {
-        [Event::Deliveries(deliveries)] => subscription.unsent(deliveries),
+        [Event::Deliveries(deliveries)] => subscription.admit(deliveries).unwrap(),
         other => panic!("{other:?}"),
     }
 }
@@ -226,6 +226,67 @@ async fn what_connections_hold_counts_when_the_queue_is_gone_until_they_have_let
     deliveries(&mut new, 1).await;
 }
 
+/// Deliveries that a consumer was given, none of which its connection has taken.
+async fn untaken(subscription: &mut Subscription, count: usize) -> Vec<Delivery> {
+    let mut events = Vec::new();
+    let mut untaken = Vec::new();
+    while untaken.len() < count {
+        poll_fn(|context| subscription.poll_events(context, &mut events, 1)).await;
+        for event in events.drain(..) {
+            match event {
+                Event::Deliveries(deliveries) => untaken.extend(deliveries),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert_eq!(untaken.len(), count);
+    untaken
+}
+
+#[tokio::test]
+async fn what_is_taken_in_the_turn_in_which_a_shortage_ends_and_the_next_begins_is_heard_of() {
+    let store = Gated::new();
+    let (broker, _clock) = paused(Arc::clone(&store) as Arc<dyn Store>);
+    queue(&broker, "q").await;
+    // Each consumer is handed three, as long as all of them together have few.
+    const EACH: usize = 3;
+    let few = usize::try_from(UNSENT_FREELY_BYTES).unwrap() / BYTES;
+    fill(&broker, "first", EACH).await;
+    let mut first = broker.subscribe(open("first")).await.unwrap();
+    let of_first = untaken(&mut first, EACH).await;
+    let of_first: Vec<_> = of_first
+        .iter()
+        .map(|delivery| first.admit(std::slice::from_ref(delivery)).unwrap())
+        .collect();
+    let rest = few - 1 - EACH;
+    fill(&broker, "stuck", rest).await;
+    let mut stuck = Vec::new();
+    for _ in 0..rest / EACH {
+        stuck.push(broker.subscribe(open("stuck")).await.unwrap());
+    }
+    until(&broker, "stuck", |view| view.leased == rest as u64).await;
+    // From its first one on, room is short.
+    fill(&broker, "second", EACH).await;
+    let mut second = broker.subscribe(open("second")).await.unwrap();
+    let of_second = untaken(&mut second, 1).await;
+    let of_second = second.admit(&of_second).unwrap();
+    fill(&broker, "last", EACH).await;
+
+    // In one turn: it is not short any more, another one takes something, and it is short again.
+    let (published, _) = publish_held_up(&store, &broker, ENGINE, || {}).await;
+    let mut of_first = of_first.into_iter();
+    drop(of_second);
+    drop(of_first.next());
+    store.set_open(true);
+    published.await.unwrap().unwrap();
+    until(&broker, "second", |view| view.leased == EACH as u64).await;
+
+    drop(of_first);
+    let mut last = broker.subscribe(open("last")).await.unwrap();
+    let given = tokio::time::timeout(Duration::from_secs(20), untaken(&mut last, 2)).await;
+    given.expect("there is room in plenty");
+}
+
 /// A store in which the first body that is asked for is gone.
 #[derive(Default)]
 struct Lacking {
@@ -262,8 +323,8 @@ impl Store for Lacking {
         self.inner.checkpoint(checkpoint, upto)
     }
 
-    fn reclaim(&self) -> Result<Reclaimed, StoreError> {
-        self.inner.reclaim()
+    fn reclaim(&self, keep_free: u64) -> Result<Reclaimed, StoreError> {
+        self.inner.reclaim(keep_free)
     }
 
     fn usage(&self) -> Usage {

@@ -1,6 +1,6 @@
 //! The data plane: publish, consume, settle.
 
-use courser_engine::{BrokerHandle, Cut};
+use courser_engine::{BrokerHandle, Cut, Failure};
 use courser_proto::v1;
 use tonic::{Status, Streaming};
 
@@ -28,6 +28,11 @@ impl BrokerService {
             handle,
             payload_bytes_max,
         }
+    }
+
+    /// That of the store.
+    pub(super) fn failure(&self) -> &Failure {
+        self.handle.failure()
     }
 
     pub(super) async fn publish(

@@ -142,18 +142,26 @@ impl DeliveryStream {
             match self.taken.pop_front()? {
                 Event::Deliveries(deliveries) => {
                     let deliveries = self.wanted(deliveries);
-                    if !deliveries.is_empty() {
-                        let deliveries = self.merged(deliveries);
-                        if let Some(subscription) = &self.subscription {
-                            let unsent = subscription.unsent(&deliveries);
-                            self.leaving.keep(Kept::Deliveries(unsent));
-                        }
-                        return Some(Next::Frame(DeliveryFrame::Deliveries(deliveries)));
+                    let deliveries = self.merged(deliveries);
+                    if deliveries.is_empty() {
+                        continue;
                     }
+                    if let Some(subscription) = &mut self.subscription {
+                        let Some(unsent) = subscription.admit(&deliveries) else {
+                            continue;
+                        };
+                        self.leaving.keep(Kept::Deliveries(unsent));
+                    }
+                    return Some(Next::Frame(DeliveryFrame::Deliveries(deliveries)));
                 }
                 Event::Settled(settled) => {
                     let invalid = self.unanswered.lock().pop_front().unwrap_or_default();
                     return Some(Next::Frame(DeliveryFrame::Settled(settled, invalid)));
+                }
+                Event::Recalled => {
+                    if let Some(subscription) = &mut self.subscription {
+                        subscription.note_recalled();
+                    }
                 }
                 Event::Drained => return Some(Next::Frame(DeliveryFrame::Drained)),
                 Event::Ended(ended) => {

@@ -26,7 +26,7 @@ use crate::{
     leaving::Leaving,
     limits,
     wire::{
-        ConfirmFrame, DeliveryFrame, Numbered, NumberedDecoder, WireCodec, WireDecoder, WireMessage,
+        DeliveryFrame, Numbered, NumberedDecoder, ToldConfirms, WireCodec, WireDecoder, WireMessage,
     },
 };
 
@@ -172,6 +172,7 @@ impl Streams {
         Response::new(StreamInOurWords {
             inner,
             request_bytes_max: self.request_bytes_max,
+            failure: self.broker.failure().clone(),
         })
     }
 }
@@ -179,7 +180,7 @@ impl Streams {
 struct PublishStream(Streams);
 
 impl StreamingService<Numbered> for PublishStream {
-    type Response = ConfirmFrame;
+    type Response = ToldConfirms;
     type ResponseStream = StreamInOurWords<ConfirmStream>;
     type Future = BoxFuture<Response<Self::ResponseStream>, Status>;
 

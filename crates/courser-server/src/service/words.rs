@@ -7,6 +7,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use courser_engine::Failure;
 use tokio_stream::Stream;
 use tonic::{
     Status,
@@ -15,7 +16,7 @@ use tonic::{
     server::NamedService,
 };
 
-use crate::status::in_our_words;
+use crate::status::{in_our_words, with_failure};
 
 /// A service whose refusals are all ours.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub(crate) struct InOurWords<S> {
     pub(crate) inner: S,
     /// Bytes that its requests may have.
     pub(crate) request_bytes_max: usize,
+    /// That of the store, which is told.
+    pub(crate) failure: Failure,
 }
 
 impl<S: NamedService> NamedService for InOurWords<S> {
@@ -44,11 +47,12 @@ where
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let (answering, max) = (self.inner.call(request), self.request_bytes_max);
+        let failure = self.failure.clone();
         Box::pin(async move {
             let answer = answering.await?;
             // An answer that is nothing but a refusal has its status in the headers.
             Ok(match Status::from_header_map(answer.headers()) {
-                Some(status) => in_our_words(status, max).into_http(),
+                Some(status) => with_failure(in_our_words(status, max), &failure).into_http(),
                 None => answer,
             })
         })
@@ -60,6 +64,7 @@ where
 pub(crate) struct StreamInOurWords<S> {
     pub(crate) inner: S,
     pub(crate) request_bytes_max: usize,
+    pub(crate) failure: Failure,
 }
 
 impl<S, Answer> Stream for StreamInOurWords<S>
@@ -70,7 +75,10 @@ where
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let item = ready!(Pin::new(&mut self.inner).poll_next(context));
-        let max = self.request_bytes_max;
-        Poll::Ready(item.map(|item| item.map_err(|status| in_our_words(status, max))))
+        let told = |status| {
+            let status = in_our_words(status, self.request_bytes_max);
+            with_failure(status, &self.failure)
+        };
+        Poll::Ready(item.map(|item| item.map_err(told)))
     }
 }

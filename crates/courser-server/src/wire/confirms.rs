@@ -5,43 +5,68 @@ use courser_engine::request::{Confirm, Published};
 use prost::Message as _;
 
 use super::{WireMessage, field::*};
-use crate::status::publish_error_to_proto;
+use crate::status::publish_error_after;
 
 /// Confirms that go out at once.
 #[derive(Debug)]
 pub(crate) struct ConfirmFrame(pub(crate) Vec<Confirm>);
 
+/// The same, and how the store failed, if it has: those that are refused for that say so.
+#[derive(Debug)]
+pub(crate) struct ToldConfirms {
+    pub(crate) confirms: ConfirmFrame,
+    pub(crate) failure: Option<String>,
+}
+
 impl WireMessage for ConfirmFrame {
     fn measure(&self, lengths: &mut Vec<usize>) -> usize {
-        let mut total = 0;
-        for confirm in &self.0 {
-            let bytes = confirm_len(confirm);
-            lengths.push(bytes);
-            total += nested_len(bytes);
-        }
-        total
+        measure(self, None, lengths)
     }
 
     fn write(&self, lengths: &[usize], buffer: &mut impl BufMut) {
-        for (confirm, bytes) in self.0.iter().zip(lengths) {
-            write_nested(1, *bytes, buffer);
-            write_confirm(confirm, buffer);
-        }
+        write(self, None, lengths, buffer);
     }
 }
 
-fn confirm_len(confirm: &Confirm) -> usize {
+impl WireMessage for ToldConfirms {
+    fn measure(&self, lengths: &mut Vec<usize>) -> usize {
+        measure(&self.confirms, self.failure.as_deref(), lengths)
+    }
+
+    fn write(&self, lengths: &[usize], buffer: &mut impl BufMut) {
+        write(&self.confirms, self.failure.as_deref(), lengths, buffer);
+    }
+}
+
+fn measure(frame: &ConfirmFrame, failure: Option<&str>, lengths: &mut Vec<usize>) -> usize {
+    let mut total = 0;
+    for confirm in &frame.0 {
+        let bytes = confirm_len(confirm, failure);
+        lengths.push(bytes);
+        total += nested_len(bytes);
+    }
+    total
+}
+
+fn write(frame: &ConfirmFrame, failure: Option<&str>, lengths: &[usize], buffer: &mut impl BufMut) {
+    for (confirm, bytes) in frame.0.iter().zip(lengths) {
+        write_nested(1, *bytes, buffer);
+        write_confirm(confirm, failure, buffer);
+    }
+}
+
+fn confirm_len(confirm: &Confirm, failure: Option<&str>) -> usize {
     let result: usize = match &confirm.result {
         Ok(published) => published
             .iter()
             .map(|published| nested_len(result_len(published)))
             .sum(),
-        Err(error) => nested_len(publish_error_to_proto(error).encoded_len()),
+        Err(error) => nested_len(publish_error_after(failure, error).encoded_len()),
     };
     varint_len(confirm.number) + result
 }
 
-fn write_confirm(confirm: &Confirm, buffer: &mut impl BufMut) {
+fn write_confirm(confirm: &Confirm, failure: Option<&str>, buffer: &mut impl BufMut) {
     write_varint(1, confirm.number, buffer);
     match &confirm.result {
         Ok(published) => {
@@ -50,7 +75,7 @@ fn write_confirm(confirm: &Confirm, buffer: &mut impl BufMut) {
             }
         }
         Err(error) => {
-            let error = publish_error_to_proto(error);
+            let error = publish_error_after(failure, error);
             write_nested(3, error.encoded_len(), buffer);
             error.encode_raw(buffer);
         }
