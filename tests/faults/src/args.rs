@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use crate::{broker::Programs, flip::FLIPS_OF_A_FOLDER, random};
 
 pub(crate) const USAGE: &str = "\
-tests/faults/run [--short | --rounds N] [--seed S] [--only kill,cut,broken,errno,stop,clock,flip]
+tests/faults/run [--short | --rounds N] [--seed S]
+                 [--only kill,cut,broken,errno,stop,clock,slow,flip]
                  [--at ROUND] [--jobs N] [--broker PATH] [--interposer PATH]
 
   --rounds N   N kills, N / 2 cuts, N / 4 failing disks, N flips, N / 100 of each of the
@@ -28,11 +29,12 @@ pub(crate) enum Class {
     Stop,
     Clock,
     Flip,
+    Slow,
 }
 
 impl Class {
     pub(crate) fn is_about_time(self) -> bool {
-        matches!(self, Self::Stop | Self::Clock)
+        matches!(self, Self::Stop | Self::Clock | Self::Slow)
     }
 
     fn named(name: &str) -> Option<Self> {
@@ -44,6 +46,7 @@ impl Class {
             "stop" => Self::Stop,
             "clock" => Self::Clock,
             "flip" => Self::Flip,
+            "slow" => Self::Slow,
             _ => return None,
         })
     }
@@ -58,13 +61,14 @@ pub(crate) struct Args {
     pub(crate) programs: Programs,
 }
 
-const ALL: [Class; 7] = [
+const ALL: [Class; 8] = [
     Class::Kill,
     Class::Cut,
     Class::Broken,
     Class::Errno,
     Class::Stop,
     Class::Clock,
+    Class::Slow,
     Class::Flip,
 ];
 
@@ -75,7 +79,7 @@ fn rounds_of(class: Class, rounds: u64) -> u64 {
         Class::Broken => (rounds / 100).max(4),
         Class::Errno => rounds / 4,
         Class::Flip => rounds.div_ceil(FLIPS_OF_A_FOLDER),
-        Class::Stop | Class::Clock => (rounds / 100).max(1),
+        Class::Stop | Class::Clock | Class::Slow => (rounds / 100).max(1),
     }
 }
 
@@ -86,6 +90,7 @@ fn short_of(class: Class) -> u64 {
         Class::Broken => 4,
         Class::Errno => 24,
         Class::Flip => 2,
+        Class::Slow => 2,
         Class::Stop | Class::Clock => 1,
     }
 }

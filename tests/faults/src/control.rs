@@ -3,7 +3,7 @@
 //! The page is a file that the broker maps. Reads and writes of it are coherent with the mapping, for
 //! both are the page cache.
 
-use std::{fs::File, os::unix::fs::FileExt as _, path::Path, sync::Arc};
+use std::{fs::File, os::unix::fs::FileExt as _, path::Path, sync::Arc, time::Duration};
 
 const PAGE: usize = 4096;
 
@@ -38,6 +38,8 @@ pub(crate) enum Action {
     FailOnce(i32),
     FailOn(i32),
     Short,
+    /// This call takes so much longer, and then each so manieth, or with 0 none.
+    Delay(Duration, u64),
 }
 
 /// Which call, and what happens there.
@@ -61,8 +63,11 @@ enum At {
     Kinds,
     Classes,
     Countdown,
+    Every,
     Action,
     Errno,
+    Delay,
+    Waiting,
     Hits,
     Lies,
     Clock,
@@ -118,15 +123,21 @@ impl Control {
 
     pub(crate) fn arm(&self, fault: &Fault) {
         self.count(fault.kinds, fault.classes);
-        let (action, errno) = match fault.action {
+        let (action, every) = match fault.action {
             Action::KillBefore => (1, 0),
             Action::KillAfter => (2, 0),
             Action::KillTorn => (3, 0),
-            Action::FailOnce(errno) => (4, errno),
-            Action::FailOn(errno) => (5, errno),
-            Action::Short => (6, 0),
+            Action::FailOnce(_) => (4, 0),
+            Action::FailOn(_) => (4, 1),
+            Action::Short => (5, 0),
+            Action::Delay(_, every) => (6, every),
         };
-        self.set(At::Errno, errno as u64);
+        match fault.action {
+            Action::FailOnce(errno) | Action::FailOn(errno) => self.set(At::Errno, errno as u64),
+            Action::Delay(delay, _) => self.set(At::Delay, delay.as_nanos() as u64),
+            _ => {}
+        }
+        self.set(At::Every, every);
         self.set(At::Action, action);
         self.set(At::Countdown, fault.call);
     }
@@ -134,6 +145,11 @@ impl Control {
     /// How often it happened.
     pub(crate) fn hits(&self) -> u64 {
         self.get(At::Hits)
+    }
+
+    /// Calls that take longer just now.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.get(At::Waiting)
     }
 
     /// Lets syncs of these classes only pretend.

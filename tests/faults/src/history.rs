@@ -8,7 +8,9 @@
 
 use std::{
     collections::BTreeMap,
+    ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use crate::{control::Control, letter::Letter};
@@ -24,6 +26,8 @@ const IN_ORDER: Place = 1;
 pub(crate) type Stamp = i64;
 /// It has not happened.
 pub(crate) const NEVER: Stamp = Stamp::MAX;
+/// The ends of leases are told as times of the wall clock, which the kernel may slew.
+const ROUNDED: Duration = Duration::from_millis(10);
 /// It happened before the recording began.
 pub(crate) const BEFORE: Stamp = -1;
 
@@ -64,6 +68,17 @@ pub(crate) struct Settled {
     pub(crate) acked: Stamp,
     pub(crate) dead_sent: Stamp,
     pub(crate) dead: Stamp,
+    /// The last lease, where leases may run out.
+    lease: Option<Lease>,
+}
+
+/// A lease as its delivery tells it.
+#[derive(Clone, Copy, Debug)]
+struct Lease {
+    from: Duration,
+    until: Duration,
+    /// Its consumer has asked for that.
+    given_back: bool,
 }
 
 impl Settled {
@@ -73,6 +88,7 @@ impl Settled {
         acked: NEVER,
         dead_sent: NEVER,
         dead: NEVER,
+        lease: None,
     };
 }
 
@@ -80,10 +96,23 @@ impl Settled {
 pub(crate) struct Totals {
     pub(crate) sent: u64,
     pub(crate) confirmed: u64,
+    pub(crate) refused: u64,
     pub(crate) delivered: u64,
     pub(crate) acked: u64,
     pub(crate) dead_lettered: u64,
+    pub(crate) nacked: u64,
+    pub(crate) released: u64,
+    /// Leases that nobody settled, and those that had run out before they were settled.
+    pub(crate) kept: u64,
+    pub(crate) ran_out: u64,
     pub(crate) refused_twice: u64,
+}
+
+impl Totals {
+    /// Deliveries of which is known what became.
+    pub(crate) fn ended(&self) -> u64 {
+        self.acked + self.dead_lettered + self.nacked + self.released + self.kept + self.ran_out
+    }
 }
 
 /// Shared by all clients of a broker.
@@ -146,6 +175,13 @@ impl History {
         }
     }
 
+    /// A request with so many messages was refused: code, word, sentence.
+    pub(crate) fn refused(&self, count: u32, refusal: (i32, String, String)) {
+        let mut known = self.lock();
+        known.totals.refused += u64::from(count);
+        known.refusals.push(refusal);
+    }
+
     /// A delivery came. Answers which message it is, if it is one that was sent.
     pub(crate) fn delivered(&self, place: Place, payload: &[u8], dead: bool) -> Option<Letter> {
         let stamp = self.control.events();
@@ -164,7 +200,43 @@ impl History {
     /// A lease is kept, and not settled.
     pub(crate) fn kept(&self, lease_id: u64) {
         let stamp = self.control.events();
-        self.lock().held.push((stamp, lease_id));
+        let mut known = self.lock();
+        known.totals.kept += 1;
+        known.held.push((stamp, lease_id));
+    }
+
+    /// The delivery that has just come holds its entry for this time: nobody else does, unless the one
+    /// before had given it back. Two consumers may tell of theirs in either order.
+    pub(crate) fn leased(&self, place: Place, letter: Letter, time: Range<Duration>) {
+        let mut known = self.lock();
+        let last = &mut known.settled(place, letter).lease;
+        let new = Lease {
+            from: time.start,
+            until: time.end,
+            given_back: false,
+        };
+        let (first, second) = match *last {
+            Some(last) if last.from > new.from => (new, last),
+            Some(last) => (last, new),
+            None => {
+                *last = Some(new);
+                return;
+            }
+        };
+        *last = Some(second);
+        if !first.given_back && second.from + ROUNDED < first.until {
+            let what = format!(
+                "place {place}: {letter:?} came again while its lease ran: {first:?} {second:?}"
+            );
+            known.violations.push(what);
+        }
+    }
+
+    /// A consumer is about to nack or release what it holds.
+    pub(crate) fn give_back(&self, place: Place, letter: Letter) {
+        if let Some(lease) = &mut self.lock().settled(place, letter).lease {
+            lease.given_back = true;
+        }
     }
 
     pub(crate) fn ack_sent(&self, place: Place, letter: Letter) {
@@ -212,6 +284,24 @@ impl Known {
     fn settled(&mut self, place: Place, letter: Letter) -> &mut Settled {
         let fate = self.fate(letter).expect("it was delivered");
         &mut fate.at[place]
+    }
+
+    /// What was confirmed, and neither acked nor dead-lettered as far as anybody was told. What was
+    /// asked of an earlier broker may have happened.
+    pub(crate) fn unsettled(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        for (producer, sent) in self.producers.iter().enumerate() {
+            for (number, fate) in sent.messages.iter().enumerate() {
+                for (place, settled) in fate.at.iter().enumerate() {
+                    let was_asked = settled.ack_sent == BEFORE || settled.dead_sent == BEFORE;
+                    let is_settled = settled.acked != NEVER || settled.dead != NEVER;
+                    if fate.confirmed != NEVER && !was_asked && !is_settled {
+                        left.push(format!("place {place}: {producer}/{number} {settled:?}"));
+                    }
+                }
+            }
+        }
+        left
     }
 
     fn judge_delivery(&mut self, place: Place, letter: Letter, dead: bool, stamp: Stamp) {

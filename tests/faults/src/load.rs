@@ -8,8 +8,8 @@ use std::{
 
 use courser_proto::v1::{
     Backoff, Binding, CreateQueueRequest, Delivery, Message, Nack, Open, PublishStreamRequest,
-    QueueOptions, Reject, Settle, Settled, SubscribeRequest, admin_client::AdminClient,
-    broker_client::BrokerClient, subscribe_request, subscribe_response,
+    QueueOptions, Reject, Settle, SettleOutcome, SettleRefusal, Settled, SubscribeRequest,
+    admin_client::AdminClient, broker_client::BrokerClient, subscribe_request, subscribe_response,
 };
 use tokio::{
     sync::mpsc,
@@ -57,6 +57,9 @@ pub(crate) struct Load {
     pub(crate) release: u64,
     pub(crate) dead_letter: u64,
     pub(crate) keep: u64,
+    /// How long leases last, where they may run out in consumers' hands; else as long as the queue says,
+    /// and that is longer than any round.
+    pub(crate) lease: Option<Duration>,
 }
 
 impl Load {
@@ -71,6 +74,7 @@ impl Load {
         release: 3,
         dead_letter: 3,
         keep: 3,
+        lease: None,
     };
     /// Fills more than a segment of the log, and leaves nothing in it that lives.
     pub(crate) const LARGE: Self = Self {
@@ -84,6 +88,7 @@ impl Load {
         release: 0,
         dead_letter: 0,
         keep: 0,
+        lease: None,
     };
 
     pub(crate) fn is_large(&self) -> bool {
@@ -109,7 +114,7 @@ pub(crate) async fn create_queues(
                 max: now,
                 ..Default::default()
             }),
-            lease: Some(prost_types::Duration::try_from(lease).expect("it is in range")),
+            lease: Some(proto_duration(lease)),
             ..Default::default()
         };
         let request = CreateQueueRequest {
@@ -121,19 +126,22 @@ pub(crate) async fn create_queues(
     Ok(())
 }
 
+fn proto_duration(duration: Duration) -> prost_types::Duration {
+    prost_types::Duration::try_from(duration).expect("it is in range")
+}
+
 /// Runs the load until its producers are done or the broker is gone.
 pub(crate) async fn run(broker: &Broker, history: &History, load: Load, random: &mut Random) {
+    let Some(consumers) = Consumers::start(broker, history, load, random).await else {
+        return;
+    };
+    publish(broker, history, load, random).await;
+    consumers.stop().await;
+}
+
+/// Publishes a load until all of it is answered or the broker is gone.
+pub(crate) async fn publish(broker: &Broker, history: &History, load: Load, random: &mut Random) {
     let mut producers = JoinSet::new();
-    let mut consumers = JoinSet::new();
-    for (place, count) in CONSUMERS.into_iter().enumerate() {
-        for number in 0..count {
-            let random = random.fork(100 + number as u64);
-            let Some(client) = broker.client().await else {
-                return;
-            };
-            consumers.spawn(consume(client, history.clone(), load, place, random));
-        }
-    }
     for producer in 0..load.producers {
         let random = random.fork(u64::from(producer));
         let Some(client) = broker.client().await else {
@@ -149,12 +157,38 @@ pub(crate) async fn run(broker: &Broker, history: &History, load: Load, random: 
     if done.await.is_err() {
         history.violation(format!("the load was stuck for {LOAD_MAX:?}"));
     }
-    consumers.abort_all();
-    while let Some(done) = consumers.join_next().await {
-        assert!(
-            done.is_ok() || done.is_err_and(|error| error.is_cancelled()),
-            "a consumer does not panic"
-        );
+}
+
+/// The consumers of a load, at work until they are stopped or dropped.
+pub(crate) struct Consumers(JoinSet<()>);
+
+impl Consumers {
+    /// `None` when the broker is gone.
+    pub(crate) async fn start(
+        broker: &Broker,
+        history: &History,
+        load: Load,
+        random: &mut Random,
+    ) -> Option<Self> {
+        let mut consumers = JoinSet::new();
+        for (place, count) in CONSUMERS.into_iter().enumerate() {
+            for number in 0..count {
+                let random = random.fork(100 + number as u64);
+                let client = broker.client().await?;
+                consumers.spawn(consume(client, history.clone(), load, place, random));
+            }
+        }
+        Some(Self(consumers))
+    }
+
+    pub(crate) async fn stop(mut self) {
+        self.0.abort_all();
+        while let Some(done) = self.0.join_next().await {
+            assert!(
+                done.is_ok() || done.is_err_and(|error| error.is_cancelled()),
+                "a consumer does not panic"
+            );
+        }
     }
 }
 
@@ -209,7 +243,7 @@ async fn produce(
                 history.violation(format!("a publish was refused with {error:?}"));
             }
             let refusal = (error.code, error.reason, error.message);
-            history.lock().refusals.push(refusal);
+            history.refused(count, refusal);
         }
     }
 }
@@ -263,7 +297,8 @@ async fn consume(
 enum Asked {
     Ack,
     Dead,
-    Back,
+    Nack,
+    Release,
 }
 
 struct Consumer {
@@ -293,6 +328,7 @@ impl Consumer {
             queue: QUEUES[place].to_owned(),
             consumer: format!("load-{place}"),
             max_messages: 200,
+            lease: load.lease.map(proto_duration),
             ..Default::default()
         };
         let kind = Some(subscribe_request::Kind::Open(open));
@@ -342,6 +378,12 @@ impl Consumer {
             return;
         };
         let lease_id = delivery.lease_id;
+        if let Some(lease) = self.load.lease {
+            let until = delivery.lease_until.expect("a lease has an end");
+            let until = Duration::new(until.seconds as u64, until.nanos as u32);
+            self.history
+                .leased(self.place, letter, until - lease..until);
+        }
         let Load {
             nack,
             release,
@@ -360,10 +402,12 @@ impl Consumer {
                 retry_after,
                 error: "by chance".to_owned(),
             });
-            Asked::Back
+            self.history.give_back(self.place, letter);
+            Asked::Nack
         } else if chance < nack + release {
             settle.release.push(lease_id);
-            Asked::Back
+            self.history.give_back(self.place, letter);
+            Asked::Release
         } else if chance < nack + release + dead_letter {
             settle.dead_letter.push(Reject {
                 lease_id,
@@ -398,7 +442,8 @@ impl Consumer {
             match self.asked.remove(lease_id) {
                 Some((letter, Asked::Ack)) => self.history.acked(self.place, letter),
                 Some((letter, Asked::Dead)) => self.history.dead(self.place, letter),
-                Some((_, Asked::Back)) => {}
+                Some((_, Asked::Nack)) => self.history.lock().totals.nacked += 1,
+                Some((_, Asked::Release)) => self.history.lock().totals.released += 1,
                 None => self
                     .history
                     .violation(format!("lease {lease_id} was settled unasked, or twice")),
@@ -414,8 +459,16 @@ impl Consumer {
                 continue;
             }
             let asked = self.asked.remove(&refused.lease_id);
+            if asked.is_some() && self.may_have_run_out(refused) {
+                self.history.lock().totals.ran_out += 1;
+                continue;
+            }
             let what = format!("a lease that is held was refused: {refused:?} {asked:?}");
             self.history.violation(what);
         }
+    }
+
+    fn may_have_run_out(&self, refused: &SettleRefusal) -> bool {
+        self.load.lease.is_some() && refused.outcome == SettleOutcome::Expired as i32
     }
 }

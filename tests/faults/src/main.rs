@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!   load.rs   publishers and consumers --------> broker (broker.rs) + interposer (tests/interpose)
-//!      |                                            ^   kill at a call, fail, lie, record (control.rs)
+//!      |                                            ^   kill at a call, fail, delay, lie, record (control.rs)
 //!      v                                            |
-//!   history.rs  sent, confirmed, settled,      kill.rs  cut.rs  errno.rs  time.rs  flip.rs
+//!   history.rs  sent, confirmed, settled,      kill.rs  cut.rs  errno.rs  time.rs  slow.rs  flip.rs
 //!      |        each with its event                 |
 //!      v                                            v
 //!   judge.rs  <----- what drain.rs finds ----- a broker without faults on what is left
@@ -24,6 +24,7 @@ mod control;
 mod cut;
 mod drain;
 mod errno;
+mod figures;
 mod flip;
 mod folder;
 mod history;
@@ -38,6 +39,7 @@ mod rebuild;
 mod recording;
 mod report;
 mod round;
+mod slow;
 mod time;
 
 use std::{process::ExitCode, sync::Arc};
@@ -161,6 +163,7 @@ async fn one(context: Context, class: Class, number: u64, random: Random) -> Out
         Class::Errno => errno::run(programs, starts, number, random).await,
         Class::Stop => time::stop(programs, starts, random).await,
         Class::Clock => time::clock(programs, starts, random).await,
+        Class::Slow => slow::run(programs, starts, number, random).await,
         Class::Flip => flip::run(programs, starts, number, random).await,
     }
 }

@@ -68,9 +68,14 @@ impl Sum {
         let (sum, one) = (&mut self.totals, outcome.totals);
         sum.sent += one.sent;
         sum.confirmed += one.confirmed;
+        sum.refused += one.refused;
         sum.delivered += one.delivered;
         sum.acked += one.acked;
         sum.dead_lettered += one.dead_lettered;
+        sum.nacked += one.nacked;
+        sum.released += one.released;
+        sum.kept += one.kept;
+        sum.ran_out += one.ran_out;
         sum.refused_twice += one.refused_twice;
         for (kind, count) in &outcome.kinds {
             *self.kinds.entry(kind).or_default() += count;
@@ -84,15 +89,21 @@ impl Sum {
         let Totals {
             sent,
             confirmed,
+            refused,
             delivered,
             acked,
             dead_lettered,
+            nacked,
+            released,
+            kept,
+            ran_out,
             refused_twice,
         } = self.totals;
         format!(
             "{} rounds, {} cases, the fault happened in {}, {} failed; sent {sent}, confirmed {confirmed}, \
-             delivered {delivered}, acked {acked}, dead-lettered {dead_lettered}, settled twice and refused \
-             {refused_twice} {:?}",
+             refused {refused}, delivered {delivered}, acked {acked}, dead-lettered {dead_lettered}, \
+             nacked {nacked}, released {released}, kept {kept}, settled too late {ran_out}, settled twice \
+             and refused {refused_twice} {:?}",
             self.rounds, self.cases, self.hits, self.failed, self.kinds
         )
     }

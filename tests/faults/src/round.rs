@@ -138,7 +138,7 @@ pub(crate) async fn scenario(
                     String::new(),
                     status.message().to_owned(),
                 );
-                history.lock().refusals.push(refusal);
+                history.refused(0, refusal);
                 Ok(broker)
             }
         };

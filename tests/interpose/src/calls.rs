@@ -236,11 +236,11 @@ pub unsafe extern "C" fn ftruncate(fd: c_int, length: i64) -> c_int {
     let Some(file) = files::get(fd) else {
         return run();
     };
-    let order = record::in_order();
     let gate = gate::gate(gate::TRUNCATE, file.class);
     if let Gate::Fail(errno) = gate {
         return raw::fail(errno) as c_int;
     }
+    let order = record::in_order();
     let answer = run();
     if answer == 0 {
         order.add(&Event {

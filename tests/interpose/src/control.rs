@@ -19,10 +19,15 @@ pub(crate) struct Control {
     /// Which kinds of calls count (`gate::Kind`), and in which part of the folder (`files::Class`).
     pub(crate) kinds: AtomicU64,
     pub(crate) classes: AtomicU64,
-    /// The action is taken at so many chosen calls from now; 0 is never.
-    pub(crate) countdown: AtomicI64,
+    /// The action is taken at so many chosen calls from now, and then at each `every`th; 0 is never.
+    pub(crate) countdown: AtomicU64,
+    pub(crate) every: AtomicU64,
     pub(crate) action: AtomicU64,
     pub(crate) errno: AtomicU64,
+    /// How much longer a call takes, in nanoseconds.
+    pub(crate) delay: AtomicU64,
+    /// Calls that take longer just now.
+    pub(crate) waiting: AtomicU64,
     /// How often it was taken.
     pub(crate) hits: AtomicU64,
     /// Classes whose syncs only pretend.

@@ -21,9 +21,9 @@ pub(crate) const OPEN: Kind = 256;
 const KILL_BEFORE: u64 = 1;
 const KILL_AFTER: u64 = 2;
 const KILL_TORN: u64 = 3;
-const FAIL_ONCE: u64 = 4;
-const FAIL_ON: u64 = 5;
-const SHORT: u64 = 6;
+const FAIL: u64 = 4;
+const SHORT: u64 = 5;
+const DELAY: u64 = 6;
 
 /// What becomes of a call.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -38,7 +38,8 @@ pub(crate) enum Gate {
     Fail(c_int),
 }
 
-/// Counts a call, and decides.
+/// Counts a call, and decides. It is asked before anything is held, so that a call that takes longer
+/// holds up nobody else.
 pub(crate) fn gate(kind: Kind, class: Class) -> Gate {
     let Some(control) = control::get() else {
         return Gate::Pass;
@@ -51,21 +52,21 @@ pub(crate) fn gate(kind: Kind, class: Class) -> Gate {
     control.matched.fetch_add(1, Ordering::AcqRel);
     let action = control.action.load(Ordering::Acquire);
     let errno = control.errno.load(Ordering::Acquire) as c_int;
-    let is_last = control
-        .countdown
-        .fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| {
-            (left > 0).then(|| left - 1)
-        })
-        == Ok(1);
-    if !is_last {
-        let goes_on = action == FAIL_ON
-            && control.hits.load(Ordering::Acquire) > 0
-            && control.countdown.load(Ordering::Acquire) == 0;
-        return if goes_on {
-            Gate::Fail(errno)
-        } else {
-            Gate::Pass
-        };
+    let every = control.every.load(Ordering::Acquire);
+    let left =
+        control
+            .countdown
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| match left {
+                0 => None,
+                1 => Some(every),
+                _ => Some(left - 1),
+            });
+    if left != Ok(1) {
+        return Gate::Pass;
+    }
+    // Whoever sees the hit sees that it waits.
+    if action == DELAY {
+        control.waiting.fetch_add(1, Ordering::AcqRel);
     }
     control.hits.fetch_add(1, Ordering::AcqRel);
     match action {
@@ -73,8 +74,13 @@ pub(crate) fn gate(kind: Kind, class: Class) -> Gate {
         KILL_AFTER => Gate::EndAfter,
         KILL_TORN if kind == WRITE => Gate::EndTorn,
         KILL_TORN => Gate::EndAfter,
-        FAIL_ONCE | FAIL_ON => Gate::Fail(errno),
+        FAIL => Gate::Fail(errno),
         SHORT if kind == WRITE => Gate::Short,
+        DELAY => {
+            raw::wait(control.delay.load(Ordering::Acquire));
+            control.waiting.fetch_sub(1, Ordering::AcqRel);
+            Gate::Pass
+        }
         _ => Gate::Pass,
     }
 }

@@ -2,7 +2,7 @@
 //! that changes its data folder.
 //!
 //! ```text
-//!   broker --write, fsync, rename, ...--> calls.rs --gate.rs: count, end here, fail--> kernel
+//!   broker --write, fsync, rename, ...--> calls.rs --gate.rs: count, end here, fail, hold up--> kernel
 //!                                            |
 //!                                            +--> record.rs: what was done, in order
 //!   harness <--- control page (control.rs): numbers that both sides read and write ---> here

@@ -27,7 +27,7 @@ fn open_file(folder: c_int, path: &CStr, flags: c_int, mode: libc::mode_t) -> c_
         files::clear(fd);
         return fd;
     };
-    let order = record::in_order();
+    // Nobody else makes or removes what is opened here: whether it is there is so until it is opened.
     let is_there = call!(SYS_faccessat, libc::AT_FDCWD, path.as_ptr(), libc::F_OK) == 0;
     let creates = flags & libc::O_CREAT != 0 && !is_there;
     let empties = flags & libc::O_TRUNC != 0 && is_there;
@@ -40,6 +40,7 @@ fn open_file(folder: c_int, path: &CStr, flags: c_int, mode: libc::mode_t) -> c_
     if let Gate::Fail(errno) = gate {
         return raw::fail(errno) as c_int;
     }
+    let order = record::in_order();
     let fd = open();
     if fd < 0 {
         return fd;
@@ -103,11 +104,11 @@ fn change(
     let Some(class) = class else {
         return run() as c_int;
     };
-    let order = record::in_order();
     let gate = gate::gate(kind, class);
     if let Gate::Fail(errno) = gate {
         return raw::fail(errno) as c_int;
     }
+    let order = record::in_order();
     let answer = run();
     if answer == 0 {
         order.add(event);
@@ -251,11 +252,11 @@ pub unsafe extern "C" fn mkdir(name: *const c_char, mode: libc::mode_t) -> c_int
     let Some(class) = files::class(name) else {
         return run();
     };
-    let order = record::in_order();
     let gate = gate::gate(gate::MKDIR, class);
     if let Gate::Fail(errno) = gate {
         return raw::fail(errno) as c_int;
     }
+    let order = record::in_order();
     let answer = run();
     if answer == 0 {
         order.add(&Event {

@@ -1,6 +1,6 @@
 //! System calls by number: calling libc by name would come back to us.
 
-use std::ffi::c_int;
+use std::ffi::{c_int, c_long};
 
 /// A system call with whatever arguments it has, as a C `long`; -1 leaves `errno`.
 macro_rules! call {
@@ -25,6 +25,17 @@ pub(crate) fn end() -> ! {
         let process = call!(SYS_getpid);
         call!(SYS_kill, process, libc::SIGKILL);
     }
+}
+
+/// Waits so many nanoseconds, whatever signals come meanwhile.
+pub(crate) fn wait(nanos: u64) {
+    const SECOND: u64 = 1_000_000_000;
+    let mut left = libc::timespec {
+        tv_sec: (nanos / SECOND) as libc::time_t,
+        tv_nsec: (nanos % SECOND) as c_long,
+    };
+    // The kernel leaves there what is left when a signal comes.
+    while call!(SYS_nanosleep, &raw const left, &raw mut left) != 0 {}
 }
 
 /// A setting from the environment, which lives as long as the process.
