@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use courser_core::options::QueueOptions;
+use courser_core::{message::Message, options::QueueOptions};
 use courser_engine::request::{
     Confirm, Delivery, Open, Peek, Publish, Redrive, Settled, Settlement,
 };
@@ -205,6 +205,26 @@ pub fn handler_time(timeout: &[u8]) -> Option<Duration> {
 }
 
 type Checked<T> = Result<T, Refused>;
+
+/// A message as its publisher had it.
+#[must_use]
+pub fn message(message: Message) -> v1::Message {
+    let attributes = message.attributes.map(|all| *all).unwrap_or_default();
+    v1::Message {
+        id: message.id.to_string(),
+        topic: message.topic.into(),
+        payload: message.payload,
+        headers: message.headers.into_iter().collect(),
+        content_type: attributes.content_type,
+        r#type: attributes.kind,
+        source: attributes.source,
+        schema_version: attributes.schema_version,
+        correlation_id: attributes.correlation_id,
+        causation_id: attributes.causation_id,
+        traceparent: attributes.traceparent,
+        ..v1::Message::default()
+    }
+}
 
 /// Converts a publish of payloads of at most `payload_bytes_max`.
 ///

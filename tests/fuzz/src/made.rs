@@ -1,14 +1,20 @@
 //! Numbers, texts and messages, made of the input of a target.
 
+use std::sync::Arc;
+
 use courser_core::{
-    id::Position,
+    id::{Position, Seq},
     message::{Attributes, Message, MessageId},
-    record::DeadLetter,
+    record::{Attempt, AttemptOutcome, DeadLetter, Note},
     time::Timestamp,
 };
+use courser_store::offline::Saved;
 use uuid::Uuid;
 
 use crate::Input;
+
+/// The largest payload that a broker takes unless it is told otherwise.
+pub const PAYLOAD_BYTES_MAX: usize = courser_core::limits::PAYLOAD_BYTES_DEFAULT;
 
 /// As many as the input says.
 pub fn several<T>(input: &mut Input<'_>, one: impl Fn(&mut Input<'_>) -> T) -> Vec<T> {
@@ -84,5 +90,57 @@ pub fn dead_letter(input: &mut Input<'_>) -> DeadLetter {
         description: text(input).into(),
         queue: text(input).into(),
         at: time(input),
+    }
+}
+
+/// What a salvage finds.
+pub fn saved(input: &mut Input<'_>) -> Saved {
+    let what = input.byte();
+    let length = usize::from(input.byte());
+    let payload = input.take(length).to_vec().into();
+    let made = message(input);
+    let mut message = Message { payload, ..made };
+    // As many headers as there may be, which are too many for an input.
+    if what & 1 != 0 {
+        let keys = (0..100).map(|number| (format!("key {number:02}"), String::new()));
+        message.headers = keys.collect();
+    }
+    if what & 2 != 0 {
+        message.topic = "a.topic".into();
+    }
+    let note = (what & 4 != 0).then(|| Note {
+        attempts: several(input, attempt),
+        dead_letter: (what & 8 != 0).then(|| dead_letter(input)),
+        redrives: 0,
+    });
+    Saved {
+        queue: match what >> 4 {
+            0..4 => None,
+            4..8 => Some("a.queue".to_owned()),
+            8..10 => Some(message.topic.to_string()),
+            _ => Some(text(input)),
+        },
+        seq: Seq(number(input)),
+        failures: number(input) as u32,
+        note: note.map(Arc::new),
+        certain: what & 8 != 0,
+        message,
+    }
+}
+
+fn attempt(input: &mut Input<'_>) -> Attempt {
+    let outcomes = [
+        AttemptOutcome::Nacked,
+        AttemptOutcome::Expired,
+        AttemptOutcome::Disconnected,
+        AttemptOutcome::Rejected,
+    ];
+    Attempt {
+        number: number(input) as u32,
+        consumer: text(input).into(),
+        delivered_at: time(input),
+        ended_at: time(input),
+        outcome: outcomes[usize::from(input.byte() % 4)],
+        error: text(input).into(),
     }
 }

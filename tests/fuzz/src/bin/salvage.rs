@@ -2,18 +2,12 @@
 //! changed only what the plainest reading of them says.
 #![no_main]
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
 use courser::cli::fuzz as cli;
-use courser_core::{
-    id::Seq,
-    limits::PAYLOAD_BYTES_DEFAULT,
-    message::Message,
-    record::{Attempt, AttemptOutcome, Note},
-};
 use courser_fuzz::{
     Input,
-    made::{dead_letter, message, number, several, text, time},
+    made::{PAYLOAD_BYTES_MAX, saved},
     takes_at_most,
 };
 use courser_proto::v1;
@@ -33,7 +27,7 @@ fuzz_target!(|data: &[u8]| {
     if kind % 2 == 0 {
         read(bytes);
     } else {
-        there_and_back(saved(Input(bytes)));
+        there_and_back(saved(&mut Input(bytes)));
     }
 });
 
@@ -145,7 +139,7 @@ fn there_and_back(saved: Saved) {
         assert!(read.is_err(), "no message has such a topic");
         return;
     }
-    let before = to_proto(saved.message);
+    let before = server::message(saved.message);
     let mut expected = before.clone();
     back_into(saved.queue.as_deref().unwrap_or_default(), &mut expected);
     assert_eq!(read.as_ref(), Ok(&expected));
@@ -163,74 +157,5 @@ fn is_taken(message: v1::Message) -> bool {
         messages: vec![message],
         ..v1::PublishRequest::default()
     };
-    server::publish(request, PAYLOAD_BYTES_DEFAULT).is_ok()
-}
-
-fn to_proto(message: Message) -> v1::Message {
-    let attributes = message.attributes.map(|all| *all).unwrap_or_default();
-    v1::Message {
-        id: message.id.to_string(),
-        topic: message.topic.into(),
-        payload: message.payload,
-        headers: message.headers.into_iter().collect(),
-        content_type: attributes.content_type,
-        r#type: attributes.kind,
-        source: attributes.source,
-        schema_version: attributes.schema_version,
-        correlation_id: attributes.correlation_id,
-        causation_id: attributes.causation_id,
-        traceparent: attributes.traceparent,
-        ..v1::Message::default()
-    }
-}
-
-fn saved(mut input: Input<'_>) -> Saved {
-    let what = input.byte();
-    let length = usize::from(input.byte());
-    let payload = input.take(length).to_vec().into();
-    let made = message(&mut input);
-    let mut message = Message { payload, ..made };
-    // As many headers as there may be, which are too many for an input.
-    if what & 1 != 0 {
-        let keys = (0..100).map(|number| (format!("key {number:02}"), String::new()));
-        message.headers = keys.collect();
-    }
-    if what & 2 != 0 {
-        message.topic = "a.topic".into();
-    }
-    let note = (what & 4 != 0).then(|| Note {
-        attempts: several(&mut input, attempt),
-        dead_letter: (what & 8 != 0).then(|| dead_letter(&mut input)),
-        redrives: 0,
-    });
-    Saved {
-        queue: match what >> 4 {
-            0..4 => None,
-            4..8 => Some("a.queue".to_owned()),
-            8..10 => Some(message.topic.to_string()),
-            _ => Some(text(&mut input)),
-        },
-        seq: Seq(number(&mut input)),
-        failures: number(&mut input) as u32,
-        note: note.map(Arc::new),
-        certain: what & 8 != 0,
-        message,
-    }
-}
-
-fn attempt(input: &mut Input<'_>) -> Attempt {
-    let outcomes = [
-        AttemptOutcome::Nacked,
-        AttemptOutcome::Expired,
-        AttemptOutcome::Disconnected,
-        AttemptOutcome::Rejected,
-    ];
-    Attempt {
-        number: number(input) as u32,
-        consumer: text(input).into(),
-        delivered_at: time(input),
-        ended_at: time(input),
-        outcome: outcomes[usize::from(input.byte() % 4)],
-        error: text(input).into(),
-    }
+    server::publish(request, PAYLOAD_BYTES_MAX).is_ok()
 }
