@@ -280,7 +280,7 @@ impl Subscription {
         self.late = None;
     }
 
-    #[must_use]
+    /// Given to the connection, and not taken yet.
     fn unsent(&self, deliveries: &[Delivery]) -> Unsent {
         let sizes = deliveries.iter().map(|d| u64::from(d.message.size()));
         let bytes = sizes.sum();

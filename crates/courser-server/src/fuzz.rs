@@ -206,23 +206,13 @@ pub fn handler_time(timeout: &[u8]) -> Option<Duration> {
 
 type Checked<T> = Result<T, Refused>;
 
-/// A message as its publisher had it.
+/// A message as its publisher had it: nothing is known of where it went.
 #[must_use]
-pub fn message(message: Message) -> v1::Message {
-    let attributes = message.attributes.map(|all| *all).unwrap_or_default();
+pub fn message(message: &Message) -> v1::Message {
     v1::Message {
-        id: message.id.to_string(),
-        topic: message.topic.into(),
-        payload: message.payload,
-        headers: message.headers.into_iter().collect(),
-        content_type: attributes.content_type,
-        r#type: attributes.kind,
-        source: attributes.source,
-        schema_version: attributes.schema_version,
-        correlation_id: attributes.correlation_id,
-        causation_id: attributes.causation_id,
-        traceparent: attributes.traceparent,
-        ..v1::Message::default()
+        position: 0,
+        published_at: None,
+        ..convert::message_to_proto(message)
     }
 }
 

@@ -27,7 +27,7 @@ fuzz_target!(|data: &[u8]| {
     if kind % 2 == 0 {
         read(bytes);
     } else {
-        there_and_back(saved(&mut Input(bytes)));
+        there_and_back(&saved(&mut Input(bytes)));
     }
 });
 
@@ -130,8 +130,8 @@ fn from_base64(text: &str) -> Option<Vec<u8>> {
 }
 
 /// What came out is one line, which says the same message, and which the broker takes if it took that.
-fn there_and_back(saved: Saved) {
-    let lines = cli::salvage(&saved);
+fn there_and_back(saved: &Saved) {
+    let lines = cli::salvage(saved);
     let line = lines.strip_suffix(b"\n").expect("it is a line");
     assert!(!line.contains(&b'\n'), "and not two");
     let read = cli::salvaged(NUMBER, line);
@@ -139,7 +139,7 @@ fn there_and_back(saved: Saved) {
         assert!(read.is_err(), "no message has such a topic");
         return;
     }
-    let before = server::message(saved.message);
+    let before = server::message(&saved.message);
     let mut expected = before.clone();
     back_into(saved.queue.as_deref().unwrap_or_default(), &mut expected);
     assert_eq!(read.as_ref(), Ok(&expected));
