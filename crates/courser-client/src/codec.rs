@@ -4,16 +4,21 @@
 //! as the messages come, which copies a batch of 64 KiB about twice more than needed. It decodes over a part
 //! of a buffer, which costs each field more than bytes by themselves do.
 
+mod delivering;
+
+#[cfg(feature = "fuzz")]
+pub(crate) use delivering::read as read_deliveries;
+
 use std::marker::PhantomData;
 
-use bytes::Buf as _;
+use bytes::{Buf as _, Bytes};
 use prost::Message;
 use tonic::{
     Status,
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
 };
 
-use crate::wire::{Deliveries, PublishStreamResponse, SubscribeResponse, subscribe_response::Kind};
+use crate::wire::{PublishStreamResponse, SubscribeResponse, subscribe_response::Kind};
 
 /// Sends `Request`, reads with `Reader`.
 pub(crate) struct BatchCodec<Request, Reader>(PhantomData<(Request, Reader)>);
@@ -67,7 +72,8 @@ impl Decoder for ConfirmsDecoder {
     type Error = Status;
 
     fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Self::Item>, Status> {
-        decode(PublishStreamResponse::default(), from).map(Some)
+        let bytes = from.copy_to_bytes(from.remaining());
+        merge(PublishStreamResponse::default(), bytes).map(Some)
     }
 }
 
@@ -79,31 +85,22 @@ pub(crate) struct DeliveriesDecoder {
     expected: usize,
 }
 
-/// The first byte of a response with deliveries: their field, of length-delimited type.
-const DELIVERIES_KEY: u8 = 1 << 3 | 2;
-
 impl Decoder for DeliveriesDecoder {
     type Item = SubscribeResponse;
     type Error = Status;
 
     fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Self::Item>, Status> {
-        let kind = (from.chunk().first() == Some(&DELIVERIES_KEY)).then(|| {
-            let deliveries = Vec::with_capacity(self.expected);
-            Kind::Deliveries(Deliveries { deliveries })
-        });
-        let response = decode(SubscribeResponse { kind }, from)?;
-        if let Some(Kind::Deliveries(Deliveries { deliveries })) = &response.kind {
-            self.expected = deliveries.len();
-        }
-        Ok(Some(response))
+        let bytes = from.copy_to_bytes(from.remaining());
+        let Some(deliveries) = delivering::read(&bytes, self.expected) else {
+            return merge(SubscribeResponse::default(), bytes).map(Some);
+        };
+        self.expected = deliveries.deliveries.len();
+        let kind = Some(Kind::Deliveries(deliveries));
+        Ok(Some(SubscribeResponse { kind }))
     }
 }
 
-fn decode<Response: Message>(
-    mut response: Response,
-    from: &mut DecodeBuf<'_>,
-) -> Result<Response, Status> {
-    let bytes = from.copy_to_bytes(from.remaining());
+fn merge<Response: Message>(mut response: Response, bytes: Bytes) -> Result<Response, Status> {
     response
         .merge(bytes)
         .map_err(|error| Status::internal(error.to_string()))?;

@@ -35,6 +35,9 @@ mod client;
 mod codec;
 mod consumer;
 mod error;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 mod publish;
 mod publisher;
 mod settler;

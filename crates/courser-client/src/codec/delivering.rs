@@ -1,0 +1,276 @@
+//! Deliveries, read straight into what prost would make of them.
+//!
+//! Nearly all messages have an id, a topic and a payload, a position and a time. These are read here, in about a third
+//! of the time; a message that has more goes through prost, and so does a response in which anything is not as the broker
+//! writes it, for prost has the word on what is broken and what is unknown.
+
+use bytes::Bytes;
+use prost::{DecodeError, Message as _, encoding::decode_varint};
+use prost_types::Timestamp;
+
+use crate::wire::{Deliveries, Delivery, Message};
+
+/// Fields as their keys say: the number, and the type behind it in three bits.
+mod key {
+    const VARINT: u8 = 0;
+    const FIXED64: u8 = 1;
+    const NESTED: u8 = 2;
+
+    pub(super) const DELIVERIES: u8 = 1 << 3 | NESTED;
+    pub(super) const DELIVERY: u8 = 1 << 3 | NESTED;
+
+    pub(super) const LEASE_ID: u8 = 1 << 3 | FIXED64;
+    pub(super) const ATTEMPT: u8 = 2 << 3 | VARINT;
+    pub(super) const LEASE_UNTIL: u8 = 3 << 3 | NESTED;
+    pub(super) const MESSAGE: u8 = 4 << 3 | NESTED;
+
+    pub(super) const ID: u8 = 1 << 3 | NESTED;
+    pub(super) const TOPIC: u8 = 2 << 3 | NESTED;
+    pub(super) const PAYLOAD: u8 = 3 << 3 | NESTED;
+    pub(super) const POSITION: u8 = 12 << 3 | FIXED64;
+    pub(super) const PUBLISHED_AT: u8 = 13 << 3 | NESTED;
+
+    pub(super) const SECONDS: u8 = 1 << 3 | VARINT;
+    pub(super) const NANOS: u8 = 2 << 3 | VARINT;
+}
+
+/// Reads a response with deliveries, of which about so many are expected; `None` when it is something else, or has
+/// anything that is for prost to read.
+pub(crate) fn read(encoded: &Bytes, expected: usize) -> Option<Deliveries> {
+    let (&key::DELIVERIES, mut rest) = encoded.split_first()? else {
+        return None;
+    };
+    let mut list = nested(&mut rest)?;
+    if !rest.is_empty() {
+        return None;
+    }
+    let mut deliveries = Vec::with_capacity(expected);
+    while let Some((&key, behind)) = list.split_first() {
+        list = behind;
+        if key != key::DELIVERY {
+            return None;
+        }
+        deliveries.push(delivery(encoded, nested(&mut list)?)?);
+    }
+    Some(Deliveries { deliveries })
+}
+
+fn delivery(whole: &Bytes, mut rest: &[u8]) -> Option<Delivery> {
+    let mut delivery = Delivery::default();
+    while let Some((&key, behind)) = rest.split_first() {
+        rest = behind;
+        match key {
+            key::LEASE_ID => delivery.lease_id = fixed64(&mut rest)?,
+            key::ATTEMPT => delivery.attempt = decode_varint(&mut rest).ok()? as u32,
+            key::LEASE_UNTIL if delivery.lease_until.is_none() => {
+                delivery.lease_until = Some(timestamp(nested(&mut rest)?)?);
+            }
+            key::MESSAGE if delivery.message.is_none() => {
+                delivery.message = Some(message(whole, nested(&mut rest)?).ok()?);
+            }
+            _ => return None,
+        }
+    }
+    Some(delivery)
+}
+
+fn message(whole: &Bytes, encoded: &[u8]) -> Result<Message, DecodeError> {
+    match plain(whole, encoded) {
+        Some(message) => Ok(message),
+        None => Message::decode(whole.slice_ref(encoded)),
+    }
+}
+
+/// A message of `whole`; `None` when it has something that few have, or is broken.
+fn plain(whole: &Bytes, mut rest: &[u8]) -> Option<Message> {
+    let (mut id, mut topic, mut payload): (&[u8], &[u8], &[u8]) = Default::default();
+    let (mut position, mut published_at) = (0, None);
+    while let Some((&key, behind)) = rest.split_first() {
+        rest = behind;
+        let to = match key {
+            key::ID => &mut id,
+            key::TOPIC => &mut topic,
+            key::PAYLOAD => &mut payload,
+            key::POSITION => {
+                position = fixed64(&mut rest)?;
+                continue;
+            }
+            key::PUBLISHED_AT if published_at.is_none() => {
+                published_at = Some(timestamp(nested(&mut rest)?)?);
+                continue;
+            }
+            _ => return None,
+        };
+        // Of several the last one counts, but all of them must be texts.
+        if !to.is_empty() {
+            return None;
+        }
+        *to = nested(&mut rest)?;
+    }
+    Some(Message {
+        id: str::from_utf8(id).ok()?.to_owned(),
+        topic: str::from_utf8(topic).ok()?.to_owned(),
+        payload: whole.slice_ref(payload),
+        position,
+        published_at,
+        ..Message::default()
+    })
+}
+
+fn timestamp(mut rest: &[u8]) -> Option<Timestamp> {
+    let mut timestamp = Timestamp::default();
+    while let Some((&key, behind)) = rest.split_first() {
+        rest = behind;
+        match key {
+            key::SECONDS => timestamp.seconds = decode_varint(&mut rest).ok()?.cast_signed(),
+            key::NANOS => timestamp.nanos = decode_varint(&mut rest).ok()? as i32,
+            _ => return None,
+        }
+    }
+    Some(timestamp)
+}
+
+fn fixed64(rest: &mut &[u8]) -> Option<u64> {
+    let (value, behind) = rest.split_first_chunk()?;
+    *rest = behind;
+    Some(u64::from_le_bytes(*value))
+}
+
+fn nested<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let bytes = usize::try_from(decode_varint(rest).ok()?).ok()?;
+    let (nested, behind) = rest.split_at_checked(bytes)?;
+    *rest = behind;
+    Some(nested)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{DeadLetter, SubscribeResponse, subscribe_response::Kind};
+
+    fn response(deliveries: Vec<Delivery>) -> SubscribeResponse {
+        let kind = Some(Kind::Deliveries(Deliveries { deliveries }));
+        SubscribeResponse { kind }
+    }
+
+    fn at(seconds: i64, nanos: i32) -> Option<Timestamp> {
+        Some(Timestamp { seconds, nanos })
+    }
+
+    fn sample() -> Delivery {
+        let message = Message {
+            id: "id".to_owned(),
+            topic: "a.ü".to_owned(),
+            payload: Bytes::from_static(b"12345"),
+            position: 1 << 40,
+            published_at: at(1_800_000_000, 5_000),
+            ..Message::default()
+        };
+        Delivery {
+            lease_id: 77,
+            attempt: 300,
+            lease_until: at(-1, 999_999_999),
+            message: Some(message),
+            dead_letter: None,
+        }
+    }
+
+    fn with_message(change: impl FnOnce(&mut Message)) -> Delivery {
+        let mut delivery = sample();
+        change(delivery.message.as_mut().unwrap());
+        delivery
+    }
+
+    /// What is read here is what prost reads, in `encoded`, in all that it begins with, and in it with any one byte
+    /// changed; answers whether `encoded` itself is read here.
+    #[track_caller]
+    fn check(encoded: &[u8]) -> bool {
+        let agree = |bytes: &[u8]| {
+            let read = read(&Bytes::copy_from_slice(bytes), 0);
+            let is_read = read.is_some();
+            if let Some(deliveries) = read {
+                let kind = Some(Kind::Deliveries(deliveries));
+                let expected = SubscribeResponse::decode(bytes);
+                assert_eq!(Ok(SubscribeResponse { kind }), expected, "{bytes:?}");
+            }
+            is_read
+        };
+        for end in 0..encoded.len() {
+            agree(&encoded[..end]);
+        }
+        let mut bytes = encoded.to_vec();
+        for index in 0..encoded.len() {
+            for value in 0..=u8::MAX {
+                bytes[index] = value;
+                agree(&bytes);
+            }
+            bytes[index] = encoded[index];
+        }
+        agree(encoded)
+    }
+
+    #[test]
+    fn what_the_broker_mostly_sends_is_read_here() {
+        let few = |message: &mut Message| *message = Message::default();
+        let deliveries = vec![sample(), with_message(few), Delivery::default()];
+        assert!(check(&response(deliveries).encode_to_vec()));
+        assert!(check(&response(Vec::new()).encode_to_vec()));
+    }
+
+    #[test]
+    fn a_message_with_more_is_read_too() {
+        let more = |message: &mut Message| {
+            message.headers = [("k".to_owned(), "v".to_owned())].into();
+            message.traceparent = "t".to_owned();
+        };
+        let deliveries = vec![sample(), with_message(more)];
+        assert!(check(&response(deliveries).encode_to_vec()));
+    }
+
+    #[test]
+    fn the_rest_is_for_prost() {
+        let dead = Delivery {
+            dead_letter: Some(DeadLetter::default()),
+            ..sample()
+        };
+        assert!(!check(&response(vec![sample(), dead]).encode_to_vec()));
+        let other = Some(Kind::Drained(crate::wire::Drained {}));
+        assert!(!check(&SubscribeResponse { kind: other }.encode_to_vec()));
+        let encoded = response(vec![sample()]).encode_to_vec();
+        // Deliveries twice, which prost makes one of; a field that nobody knows, before and behind.
+        assert!(!check(&[&encoded[..], &encoded].concat()));
+        assert!(!check(&[&encoded[..], &[0x78, 1]].concat()));
+        assert!(!check(&[&[0x78, 1], &encoded[..]].concat()));
+        // Not a text.
+        assert!(!check(&nest(&[0x12, 1, 0xff])));
+    }
+
+    #[test]
+    fn what_is_odd_in_a_message_is_read_as_prost_reads_it() {
+        // A text twice; a time in two parts; a field that nobody knows; a group.
+        assert!(check(&nest(&[0x0a, 1, b'a', 0x0a, 1, b'b'])));
+        assert!(check(&nest(&[0x6a, 2, 0x08, 1, 0x6a, 2, 0x10, 1])));
+        assert!(check(&nest(&[0x78, 1, 0x12, 1, b'a'])));
+        assert!(check(&nest(&[0x7b, 0x7c])));
+        // A number of ten bytes, and one of more bits than fit.
+        let ten = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];
+        for number in [&ten[..], &[0x80, 0x80, 0x80, 0x80, 0x70]] {
+            let time = [&[0x6a, number.len() as u8 + 1, 0x10], number].concat();
+            assert!(check(&nest(&time)));
+        }
+    }
+
+    /// A response with one delivery of one message.
+    fn nest(message: &[u8]) -> Vec<u8> {
+        let around = |key: u8, inner: &[u8]| [&[key, inner.len() as u8], inner].concat();
+        around(0x0a, &around(0x0a, &around(0x22, message)))
+    }
+
+    #[test]
+    fn payloads_are_not_copied() {
+        let encoded = Bytes::from(response(vec![sample()]).encode_to_vec());
+        let deliveries = read(&encoded, 1).unwrap().deliveries;
+        let payload = &deliveries[0].message.as_ref().unwrap().payload;
+        assert!(encoded.as_ptr_range().contains(&payload.as_ptr()));
+    }
+}
