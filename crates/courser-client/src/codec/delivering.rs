@@ -1,11 +1,11 @@
 //! Deliveries, read straight into what prost would make of them.
 //!
-//! Nearly all messages have an id, a topic and a payload, a position and a time. These are read here, in about a third
-//! of the time; a message that has more goes through prost, and so does a response in which anything is not as the broker
+//! Nearly all messages have an id, a topic and a payload, a position and a time. These are read here; a message
+//! that has more goes through prost, and so does a response in which anything is not as the broker
 //! writes it, for prost has the word on what is broken and what is unknown.
 
 use bytes::Bytes;
-use prost::{DecodeError, Message as _, encoding::decode_varint};
+use prost::{Message as _, encoding::decode_varint};
 use prost_types::Timestamp;
 
 use crate::wire::{Deliveries, Delivery, Message};
@@ -66,7 +66,7 @@ fn delivery(whole: &Bytes, mut rest: &[u8]) -> Option<Delivery> {
                 delivery.lease_until = Some(timestamp(nested(&mut rest)?)?);
             }
             key::MESSAGE if delivery.message.is_none() => {
-                delivery.message = Some(message(whole, nested(&mut rest)?).ok()?);
+                delivery.message = Some(message(whole, nested(&mut rest)?)?);
             }
             _ => return None,
         }
@@ -74,11 +74,8 @@ fn delivery(whole: &Bytes, mut rest: &[u8]) -> Option<Delivery> {
     Some(delivery)
 }
 
-fn message(whole: &Bytes, encoded: &[u8]) -> Result<Message, DecodeError> {
-    match plain(whole, encoded) {
-        Some(message) => Ok(message),
-        None => Message::decode(whole.slice_ref(encoded)),
-    }
+fn message(whole: &Bytes, encoded: &[u8]) -> Option<Message> {
+    plain(whole, encoded).or_else(|| Message::decode(whole.slice_ref(encoded)).ok())
 }
 
 /// A message of `whole`; `None` when it has something that few have, or is broken.

@@ -1,4 +1,4 @@
-//! Deliveries as the client reads them by hand: what it takes is what prost makes of it, in no more memory than that.
+//! Deliveries as the client reads them by hand: what it takes is what prost makes of it, in bounded memory.
 //! What it leaves to prost may be anything.
 #![no_main]
 
