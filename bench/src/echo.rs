@@ -111,9 +111,10 @@ impl Shared {
             id: ID.to_owned(),
             queues,
         };
+        let results = if request.without_results { 0 } else { count };
         Confirm {
             number: request.number,
-            results: (first..first + count).map(result).collect(),
+            results: (first..first + results).map(result).collect(),
             error: None,
         }
     }

@@ -1,11 +1,13 @@
 //! Courser, and the echo server that speaks its contract, through `courser-client`.
 
+use std::collections::VecDeque;
+
 use anyhow::{bail, ensure};
 use bytes::Bytes;
 use courser_client::{
     Client, Code, ConsumerOptions, Error, Message, PublishConfirms, PublishSender, QueueOptions,
-    SettleSender, Subscription,
-    wire::{Binding, Durability, PublishStreamRequest, Settle, Settled, subscribe_response::Kind},
+    Received, SettleSender, Subscription,
+    wire::{Binding, Durability, PublishStreamRequest, Settle, Settled},
 };
 use tokio::time::timeout;
 
@@ -57,7 +59,7 @@ impl System for Courser {
             confirms,
             topic: shape.name.to_owned(),
             number: 0,
-            messages: 0,
+            on_way: VecDeque::new(),
         })
     }
 
@@ -102,13 +104,13 @@ pub(crate) struct Producer {
     confirms: PublishConfirms,
     topic: String,
     number: u64,
-    /// Published on this stream, for the check at its end.
-    messages: u64,
+    /// Requests on their way, in order: their numbers and how many messages each has.
+    on_way: VecDeque<(u64, u64)>,
 }
 
 impl load::Producer for Producer {
     async fn send(&mut self, payloads: Vec<Bytes>) -> anyhow::Result<()> {
-        self.messages += payloads.len() as u64;
+        self.on_way.push_back((self.number, payloads.len() as u64));
         let message = |payload| Message {
             topic: self.topic.clone(),
             payload,
@@ -119,6 +121,7 @@ impl load::Producer for Producer {
             messages: payloads.into_iter().map(message).collect(),
             mandatory: true,
             durability: Durability::Synced.into(),
+            without_results: true,
         };
         self.number += 1;
         ensure!(
@@ -137,7 +140,11 @@ impl load::Producer for Producer {
             if let Some(error) = confirm.error {
                 return Err(Error::from(error).into());
             }
-            messages += confirm.results.len() as u64;
+            let on_way = self.on_way.pop_front();
+            let Some((_, count)) = on_way.filter(|(number, _)| *number == confirm.number) else {
+                bail!("confirm {} came out of order", confirm.number);
+            };
+            messages += count;
         }
         Ok(messages)
     }
@@ -160,16 +167,12 @@ impl load::Consumer for Consumer {
             return Ok(());
         };
         match event? {
-            Some(Kind::Deliveries(batch)) => {
+            Some(Received::Deliveries(batch)) => {
                 seen.arrived();
-                let mut ack = Vec::with_capacity(batch.deliveries.len());
-                for delivery in &batch.deliveries {
-                    ack.push(delivery.lease_id);
-                    let payload = delivery
-                        .message
-                        .as_ref()
-                        .map(|message| &message.payload[..]);
-                    seen.message(payload.unwrap_or_default());
+                let mut ack = Vec::with_capacity(batch.len());
+                for delivery in batch.iter() {
+                    ack.push(delivery.lease_id());
+                    seen.message(delivery.payload());
                 }
                 self.unanswered += ack.len() as u64;
                 self.settles.send(Settle {
@@ -177,12 +180,12 @@ impl load::Consumer for Consumer {
                     ..Settle::default()
                 })?;
             }
-            Some(Kind::Settled(Settled { ok, refused })) => {
+            Some(Received::Settled(Settled { ok, refused })) => {
                 self.unanswered -= (ok.len() + refused.len()) as u64;
                 seen.unsettled += refused.len() as u64;
                 seen.acked();
             }
-            Some(Kind::Drained(_) | Kind::Heartbeat(_)) => {}
+            Some(Received::Drained) => {}
             None => bail!("the broker ended the subscription"),
         }
         Ok(())

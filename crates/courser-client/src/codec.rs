@@ -18,7 +18,10 @@ use tonic::{
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
 };
 
-use crate::wire::{PublishStreamResponse, SubscribeResponse, subscribe_response::Kind};
+use crate::{
+    deliveries::Received,
+    wire::{PublishStreamResponse, SubscribeResponse, subscribe_response::Kind},
+};
 
 /// Sends `Request`, reads with `Reader`.
 pub(crate) struct BatchCodec<Request, Reader>(PhantomData<(Request, Reader)>);
@@ -86,17 +89,23 @@ pub(crate) struct DeliveriesDecoder {
 }
 
 impl Decoder for DeliveriesDecoder {
-    type Item = SubscribeResponse;
+    /// `None` is a heartbeat.
+    type Item = Option<Received>;
     type Error = Status;
 
     fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Self::Item>, Status> {
         let bytes = from.copy_to_bytes(from.remaining());
-        let Some(deliveries) = delivering::read(&bytes, self.expected) else {
-            return merge(SubscribeResponse::default(), bytes).map(Some);
-        };
-        self.expected = deliveries.deliveries.len();
-        let kind = Some(Kind::Deliveries(deliveries));
-        Ok(Some(SubscribeResponse { kind }))
+        if let Some(batch) = delivering::read(&bytes, self.expected) {
+            self.expected = batch.len();
+            return Ok(Some(Some(Received::Deliveries(batch))));
+        }
+        let response = merge(SubscribeResponse::default(), bytes)?;
+        Ok(Some(match response.kind {
+            Some(Kind::Deliveries(more)) => Some(Received::Deliveries(more.deliveries.into())),
+            Some(Kind::Settled(settled)) => Some(Received::Settled(settled)),
+            Some(Kind::Drained(_)) => Some(Received::Drained),
+            Some(Kind::Heartbeat(_)) | None => None,
+        }))
     }
 }
 

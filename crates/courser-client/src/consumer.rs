@@ -9,11 +9,12 @@ use tokio::{
 
 use crate::{
     client::Client,
+    deliveries::Received,
     error::Error,
     settler::{Settlement, Settler, Verb},
     subscription::{ConsumerOptions, SettleSender, Subscription},
     time::to_wire_duration,
-    wire::{self, Extend, Message, Nack, Reject, subscribe_response::Kind},
+    wire::{self, Extend, Message, Nack, Reject},
 };
 
 /// Batches that wait to be asked for with `auto_ack`: one is looked at while the next ones come. What is
@@ -135,16 +136,15 @@ async fn read(
     let mut batches = Some(batches);
     loop {
         match subscription.next().await {
-            Ok(Some(Kind::Deliveries(deliveries))) => {
+            Ok(Some(Received::Deliveries(batch))) => {
                 if let Some(batches) = &batches
-                    && batches.send(Ok(deliveries.deliveries)).await.is_err()
+                    && batches.send(Ok(batch.into_deliveries())).await.is_err()
                 {
                     return;
                 }
             }
-            Ok(Some(Kind::Drained(_))) => batches = None,
-            Ok(Some(Kind::Settled(settled))) => settler.settled(settled),
-            Ok(Some(Kind::Heartbeat(_))) => {}
+            Ok(Some(Received::Drained)) => batches = None,
+            Ok(Some(Received::Settled(settled))) => settler.settled(settled),
             Ok(None) => return settler.fail(&Error::stream_ended()),
             Err(error) => {
                 settler.fail(&error);

@@ -3,9 +3,9 @@
 
 use bytes::Bytes;
 
-use crate::{codec, wire::Deliveries};
+use crate::{DeliveryBatch, codec};
 
 #[must_use]
-pub fn read_deliveries(encoded: &Bytes) -> Option<Deliveries> {
+pub fn read_deliveries(encoded: &Bytes) -> Option<DeliveryBatch> {
     codec::read_deliveries(encoded, 0)
 }

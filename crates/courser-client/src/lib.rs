@@ -34,6 +34,7 @@ mod batch;
 mod client;
 mod codec;
 mod consumer;
+mod deliveries;
 mod error;
 #[cfg(feature = "fuzz")]
 #[doc(hidden)]
@@ -54,6 +55,7 @@ pub use crate::{
     batch::Confirmation,
     client::{Client, ConnectOptions},
     consumer::{Consumer, Delivery},
+    deliveries::{DeliveryBatch, DeliveryView, Received},
     error::{Error, Refusal, SettleError},
     publish::{PublishConfirms, PublishSender},
     publisher::{Publisher, PublisherOptions},

@@ -295,6 +295,7 @@ impl State {
             messages,
             mandatory: options.mandatory,
             durability: options.durability.into(),
+            without_results: false,
         };
         if let Some(requests) = &self.requests {
             // When the stream has ended, `take_confirms` hears of it and resolves the batch.

@@ -9,12 +9,10 @@ use tonic::{Streaming, codegen::http::uri::PathAndQuery};
 use crate::{
     client::Client,
     codec::{BatchCodec, DeliveriesDecoder},
+    deliveries::Received,
     error::Error,
     time::to_wire_duration,
-    wire::{
-        Drain, Open, Settle, SubscribeRequest, SubscribeResponse, subscribe_request,
-        subscribe_response::Kind,
-    },
+    wire::{Drain, Open, Settle, SubscribeRequest, subscribe_request},
 };
 
 /// What to consume, and how much at once.
@@ -84,7 +82,7 @@ impl Client {
 #[derive(Debug)]
 pub struct Subscription {
     settles: SettleSender,
-    responses: Streaming<SubscribeResponse>,
+    responses: Streaming<Option<Received>>,
 }
 
 impl Subscription {
@@ -100,14 +98,12 @@ impl Subscription {
     /// # Errors
     /// `Refused`: for example the queue was deleted. `Failed`: the broker ends. `Unreachable`: the
     /// connection broke.
-    pub async fn next(&mut self) -> Result<Option<Kind>, Error> {
+    pub async fn next(&mut self) -> Result<Option<Received>, Error> {
         loop {
             match self.responses.message().await? {
                 None => return Ok(None),
-                Some(SubscribeResponse {
-                    kind: None | Some(Kind::Heartbeat(_)),
-                }) => {}
-                Some(SubscribeResponse { kind }) => return Ok(kind),
+                Some(None) => {}
+                Some(received) => return Ok(received),
             }
         }
     }
@@ -136,7 +132,7 @@ impl SettleSender {
         self.request(subscribe_request::Kind::Settle(settle))
     }
 
-    /// Asks for no more deliveries; [`Kind::Drained`] comes after the last one. What is held can be
+    /// Asks for no more deliveries; [`Received::Drained`] comes after the last one. What is held can be
     /// settled as before.
     ///
     /// # Errors

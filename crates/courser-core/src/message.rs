@@ -1,6 +1,6 @@
 //! A message: what is published, and what it becomes when the broker has placed it.
 
-use std::fmt;
+use std::{fmt, ops::Deref, sync::Arc};
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -71,8 +71,8 @@ impl Attributes {
 pub struct NewMessage {
     /// The publisher's own id; otherwise the broker makes one.
     pub id: Option<Box<str>>,
-    /// Where to.
-    pub topic: Box<str>,
+    /// Where to. Messages that came together share it.
+    pub topic: Arc<str>,
     /// The body.
     pub payload: Bytes,
     /// Pairs with distinct keys.
@@ -120,7 +120,7 @@ pub struct Message {
     /// Its name.
     pub id: MessageId,
     /// Where it was published to.
-    pub topic: Box<str>,
+    pub topic: Arc<str>,
     /// The body.
     pub payload: Bytes,
     /// Pairs with distinct keys.
@@ -146,6 +146,58 @@ impl Message {
         )
     }
 }
+
+/// A message that several hold.
+///
+/// Messages that came together are one piece of memory, which stays as long as any of them is held: making and
+/// giving back a piece for each costs more than anything else that is done with a small message.
+#[derive(Clone)]
+pub struct SharedMessage {
+    together: Arc<[Message]>,
+    index: u32,
+}
+
+impl SharedMessage {
+    /// Those of messages that came together, in their order.
+    pub fn all(together: Vec<Message>) -> impl ExactSizeIterator<Item = Self> {
+        let together = Arc::<[Message]>::from(together);
+        (0..together.len()).map(move |index| Self {
+            together: Arc::clone(&together),
+            index: index as u32,
+        })
+    }
+}
+
+impl From<Message> for SharedMessage {
+    fn from(message: Message) -> Self {
+        Self {
+            together: Arc::new([message]),
+            index: 0,
+        }
+    }
+}
+
+impl Deref for SharedMessage {
+    type Target = Message;
+
+    fn deref(&self) -> &Message {
+        &self.together[self.index as usize]
+    }
+}
+
+impl fmt::Debug for SharedMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl PartialEq for SharedMessage {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for SharedMessage {}
 
 fn size(
     id: usize,

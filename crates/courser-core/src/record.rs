@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::{
     id::{ChunkNo, Position, QueueId, Seq},
     limits::ATTEMPTS_KEPT,
-    message::Message,
+    message::SharedMessage,
     options::QueueDefinition,
     time::Timestamp,
 };
@@ -147,7 +147,7 @@ pub struct DeadLetter {
 #[derive(Clone, Debug, Default)]
 pub struct Group {
     /// Messages that at least one queue took, in ascending position; positions may have gaps.
-    pub messages: Vec<Arc<Message>>,
+    pub messages: Vec<SharedMessage>,
     /// What became true, in order.
     pub records: Vec<Record>,
     /// The position that the next message gets.

@@ -5,7 +5,7 @@ use std::sync::{Arc, mpsc::Receiver};
 use courser_core::{
     error::QueueError,
     id::{ConsumerId, Position},
-    message::Message,
+    message::SharedMessage,
     stats::EntryView,
 };
 use courser_store::{Store, Usage};
@@ -38,7 +38,7 @@ pub(crate) enum Load {
 #[derive(Debug)]
 pub(crate) struct Loaded {
     pub(crate) consumer: ConsumerId,
-    pub(crate) messages: Vec<Option<Arc<Message>>>,
+    pub(crate) messages: Vec<Option<SharedMessage>>,
 }
 
 pub(crate) struct Loader {
@@ -82,7 +82,7 @@ impl Loader {
     }
 
     /// What cannot be read fails the store: a damaged message is never served.
-    fn load(&self, positions: &[Position]) -> Option<Vec<Option<Arc<Message>>>> {
+    fn load(&self, positions: &[Position]) -> Option<Vec<Option<SharedMessage>>> {
         match self.store.load(positions) {
             Ok(messages) => Some(messages),
             Err(error) => {

@@ -8,7 +8,11 @@ use std::{
     },
 };
 
-use courser_core::{id::Position, message::Message, time::Timestamp};
+use courser_core::{
+    id::Position,
+    message::{Message, SharedMessage},
+    time::Timestamp,
+};
 
 use crate::limits::{IDLE_BYTES, RECENT_MESSAGES_MAX, REST_INTERVAL};
 
@@ -32,16 +36,21 @@ impl Committed {
     }
 }
 
-/// A window over the latest positions, bounded by count and bytes. A message that all its queues have
-/// acked goes at once: its memory is taken again while the processor still has it in its cache. Of the
-/// others the oldest go first, whoever needs them, so that no message keeps the buffer alive that it came
-/// in. Those that are not in the log yet stay, for nobody else has them: how many these are, the bounds on
-/// what is on its way say.
+/// A window over the latest positions, bounded by count and bytes. Messages that came together share their memory,
+/// the buffer that they came in above all, and go together: when all their queues have acked all of
+/// them, so that their memory is taken again while the processor still has it in its cache. Until then they count as a
+/// whole, however few are left. Beyond the bounds the oldest go first, whoever needs them. Those that are not
+/// in the log yet stay, for nobody else has them: how many these are, the bounds on what is on its way say.
 #[derive(Debug)]
 pub(crate) struct Recent {
     /// The position of the first item.
     first: Position,
     items: VecDeque<Item>,
+    /// The messages that came together, from the first item's on.
+    runs: VecDeque<Run>,
+    /// The number of the first of these, as items know it.
+    first_run: u32,
+    /// What all runs take of which a message is held.
     bytes: usize,
     bytes_max: usize,
     committed: Committed,
@@ -54,9 +63,20 @@ pub(crate) struct Recent {
 #[derive(Debug)]
 struct Item {
     /// `None` once all have acked it.
-    message: Option<Arc<Message>>,
+    message: Option<SharedMessage>,
     /// Queues that have not acked it.
     queues: u32,
+    /// With which it came. Numbers come again after the largest.
+    run: u32,
+}
+
+/// Messages that came together.
+#[derive(Debug)]
+struct Run {
+    /// How many of them are held.
+    held: u32,
+    /// What all of them take.
+    bytes: usize,
 }
 
 impl Recent {
@@ -64,6 +84,8 @@ impl Recent {
         Self {
             first: next,
             items: VecDeque::new(),
+            runs: VecDeque::new(),
+            first_run: 0,
             bytes: 0,
             bytes_max,
             committed,
@@ -72,12 +94,24 @@ impl Recent {
         }
     }
 
-    /// Adds the message that comes next, which so many queues took.
-    pub(crate) fn push(&mut self, message: Arc<Message>, queues: u32) {
-        self.bytes += bytes(&message);
-        self.came += bytes(&message);
-        let message = Some(message);
-        self.items.push_back(Item { message, queues });
+    /// Adds the messages that come next, which came together, and how many queues took each.
+    pub(crate) fn push(&mut self, together: impl Iterator<Item = (SharedMessage, u32)>) {
+        let number = self.first_run.wrapping_add(self.runs.len() as u32);
+        let mut run = Run { held: 0, bytes: 0 };
+        for (message, queues) in together {
+            run.held += 1;
+            run.bytes += bytes(&message);
+            self.items.push_back(Item {
+                message: Some(message),
+                queues,
+                run: number,
+            });
+        }
+        if run.held > 0 {
+            self.bytes += run.bytes;
+            self.came += run.bytes;
+            self.runs.push_back(run);
+        }
     }
 
     /// Lets go of what nobody wants any more: for each of these, one queue has acked it.
@@ -86,10 +120,9 @@ impl Recent {
             let item = self.index(*position).and_then(|at| self.items.get_mut(at));
             let Some(item) = item else { continue };
             item.queues = item.queues.saturating_sub(1);
-            if item.queues == 0
-                && let Some(message) = item.message.take()
-            {
-                self.bytes -= bytes(&message);
+            if item.queues == 0 && item.message.take().is_some() {
+                let run = item.run;
+                self.let_go_of_one(run);
             }
         }
         while self
@@ -111,7 +144,7 @@ impl Recent {
         }
     }
 
-    pub(crate) fn get(&self, position: Position) -> Option<&Arc<Message>> {
+    pub(crate) fn get(&self, position: Position) -> Option<&SharedMessage> {
         self.items.get(self.index(position)?)?.message.as_ref()
     }
 
@@ -144,6 +177,7 @@ impl Recent {
             self.forget_oldest();
         }
         self.items.shrink_to_fit();
+        self.runs.shrink_to_fit();
     }
 
     fn is_full(&self) -> bool {
@@ -152,8 +186,25 @@ impl Recent {
 
     fn forget_oldest(&mut self) {
         if let Some(oldest) = self.items.pop_front() {
-            self.bytes -= oldest.message.as_deref().map_or(0, bytes);
             self.first.0 += 1;
+            if oldest.message.is_some() {
+                self.let_go_of_one(oldest.run);
+            }
+        }
+    }
+
+    /// A message of this run is not held any more.
+    fn let_go_of_one(&mut self, run: u32) {
+        let at = run.wrapping_sub(self.first_run) as usize;
+        if let Some(run) = self.runs.get_mut(at) {
+            run.held -= 1;
+            if run.held == 0 {
+                self.bytes -= run.bytes;
+            }
+        }
+        while self.runs.front().is_some_and(|run| run.held == 0) {
+            self.runs.pop_front();
+            self.first_run = self.first_run.wrapping_add(1);
         }
     }
 }
@@ -169,8 +220,8 @@ mod tests {
 
     use super::*;
 
-    fn message(position: u64) -> Arc<Message> {
-        Arc::new(Message {
+    fn message(position: u64) -> SharedMessage {
+        SharedMessage::from(Message {
             position: Position(position),
             published_at: Timestamp::ZERO,
             id: MessageId::Given("".into()),
@@ -181,12 +232,13 @@ mod tests {
         })
     }
 
-    /// Messages 1 to `count`, each taken by `queues` queues, all in the log.
-    fn recent(count: u64, queues: u32, bytes_max: usize) -> Recent {
+    /// Messages 1 to `count`, so many of them together, each taken by `queues` queues, all in the log.
+    fn recent(count: u64, together: usize, queues: u32, bytes_max: usize) -> Recent {
         let committed = Committed::new(Position(count + 1));
         let mut recent = Recent::new(Position(1), bytes_max, committed);
-        for position in 1..=count {
-            recent.push(message(position), queues);
+        let messages: Vec<_> = (1..=count).map(message).collect();
+        for together in messages.chunks(together) {
+            recent.push(together.iter().map(|message| (message.clone(), queues)));
         }
         recent
     }
@@ -200,7 +252,7 @@ mod tests {
 
     #[test]
     fn a_message_stays_until_each_of_its_queues_has_acked_it() {
-        let mut recent = recent(4, 2, 1_000_000);
+        let mut recent = recent(4, 1, 2, 1_000_000);
         recent.forget_acked(&[Position(3), Position(1), Position(2)]);
         assert_eq!(held(&recent), [1, 2, 3, 4]);
         recent.forget_acked(&[Position(3)]);
@@ -211,17 +263,56 @@ mod tests {
         recent.forget_acked(&[Position(1), Position(1), Position(99)]);
         recent.forget_acked(&[Position(4), Position(4)]);
         assert_eq!((held(&recent), recent.bytes), (vec![], 0));
-        recent.push(message(5), 1);
+        recent.push([(message(5), 1)].into_iter());
         assert_eq!(held(&recent), [5]);
     }
 
     #[test]
     fn the_oldest_go_when_there_are_too_many_bytes_whoever_needs_them() {
         let each = bytes(&message(1));
-        let mut recent = recent(10, 1, 4 * each);
+        let mut recent = recent(10, 1, 1, 4 * each);
         recent.forget_acked(&[Position(8)]);
         recent.trim();
         assert_eq!(held(&recent), [6, 7, 9, 10]);
         assert_eq!(recent.bytes, 4 * each);
+    }
+
+    #[test]
+    fn those_that_came_together_count_until_none_of_them_is_held() {
+        let each = bytes(&message(1));
+        let mut recent = recent(9, 3, 1, 6 * each);
+        recent.forget_acked(&[Position(5), Position(4), Position(1), Position(3)]);
+        assert_eq!(
+            (held(&recent), recent.bytes),
+            (vec![2, 6, 7, 8, 9], 9 * each)
+        );
+        // One goes, and with it what it came in.
+        recent.trim();
+        assert_eq!((held(&recent), recent.bytes), (vec![6, 7, 8, 9], 6 * each));
+        recent.forget_acked(&[Position(8), Position(6)]);
+        assert_eq!((held(&recent), recent.bytes), (vec![7, 9], 3 * each));
+        recent.push([(message(10), 1), (message(11), 1)].into_iter());
+        assert_eq!(
+            (held(&recent), recent.bytes),
+            (vec![7, 9, 10, 11], 5 * each)
+        );
+        recent.forget_acked(&[7, 9, 10, 11].map(Position));
+        assert_eq!(
+            (held(&recent), recent.bytes, recent.runs.len()),
+            (vec![], 0, 0)
+        );
+    }
+
+    #[test]
+    fn numbers_of_what_came_together_come_again() {
+        let mut recent = recent(0, 1, 1, 1_000);
+        recent.first_run = u32::MAX;
+        for position in 1..=3 {
+            recent.push([(message(position), 1)].into_iter());
+        }
+        recent.forget_acked(&[Position(2), Position(3)]);
+        assert_eq!((held(&recent), recent.bytes), (vec![1], bytes(&message(1))));
+        recent.forget_acked(&[Position(1)]);
+        assert_eq!((recent.bytes, recent.first_run), (0, 2));
     }
 }

@@ -6,7 +6,7 @@ use courser_core::{
     error::LeaseError,
     histogram::Histogram,
     id::{LeaseId, Position, Seq},
-    message::{Message, MessageId, NewMessage},
+    message::{MessageId, NewMessage, SharedMessage},
     options::Durability,
     record::Note,
     stats::{EntryView, QueueView},
@@ -29,6 +29,8 @@ pub struct Publish {
     pub mandatory: bool,
     /// When the confirm may leave.
     pub durability: Durability,
+    /// Answer without a [`Published`] for each message.
+    pub without_results: bool,
 }
 
 impl Publish {
@@ -91,7 +93,7 @@ pub struct Delivery {
     /// When the lease runs out.
     pub lease_until: Timestamp,
     /// The message.
-    pub message: Arc<Message>,
+    pub message: SharedMessage,
     /// What else is known of the entry.
     pub note: Option<Arc<Note>>,
 }
@@ -166,7 +168,7 @@ pub struct Peeked {
     /// The entry.
     pub view: EntryView,
     /// Its message.
-    pub message: Option<Arc<Message>>,
+    pub message: Option<SharedMessage>,
 }
 
 /// The broker in a few figures.

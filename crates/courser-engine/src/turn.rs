@@ -1,12 +1,10 @@
 //! What one turn of the engine leaves to be done: facts to be made durable, and what is told to
 //! whom once they are.
 
-use std::sync::Arc;
-
 use courser_core::{
     error::Unavailable,
     id::{ConsumerId, Position},
-    message::Message,
+    message::SharedMessage,
     record::{Checkpoint, Record},
 };
 use tokio::sync::mpsc;
@@ -21,7 +19,7 @@ use crate::{
 /// One turn.
 #[derive(Debug, Default)]
 pub(crate) struct Turn {
-    pub(crate) messages: Vec<Arc<Message>>,
+    pub(crate) messages: Vec<SharedMessage>,
     pub(crate) message_bytes: usize,
     pub(crate) records: Vec<Record>,
     pub(crate) next_position: Position,

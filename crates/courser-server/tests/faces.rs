@@ -211,6 +211,47 @@ async fn a_message_goes_through_both_streams() {
 }
 
 #[tokio::test]
+async fn a_confirm_without_results_says_as_much_of_safety_and_of_mistakes() {
+    let server = Server::start().await;
+    let channel = server.channel().await;
+    create(&channel, "orders").await;
+    let request = |number, topic| v1::PublishStreamRequest {
+        number,
+        messages: vec![message("orders", vec![1]), message(topic, vec![2])],
+        mandatory: true,
+        without_results: number > 1,
+        ..v1::PublishStreamRequest::default()
+    };
+    let requests = [
+        request(1, "orders"),
+        request(2, "orders"),
+        request(3, "nowhere"),
+    ];
+    let answers = BrokerClient::new(channel.clone())
+        .publish_stream(tokio_stream::iter(requests))
+        .await;
+    let mut answers = answers.unwrap().into_inner();
+    let mut confirms = Vec::new();
+    while let Some(answer) = answers.message().await.unwrap() {
+        confirms.extend(answer.confirms);
+    }
+    let results: Vec<_> = confirms
+        .iter()
+        .map(|c| (c.number, c.results.len()))
+        .collect();
+    assert_eq!(results, [(1, 2), (2, 0), (3, 0)]);
+    assert_eq!((&confirms[0].error, &confirms[1].error), (&None, &None));
+    assert_eq!(confirms[2].error.as_ref().unwrap().reason, "UNROUTABLE");
+
+    let (_requests, mut stream) = subscribe(&channel, "orders").await;
+    assert_eq!(
+        deliveries(&mut stream, 4).await.len(),
+        4,
+        "and nothing of the third"
+    );
+}
+
+#[tokio::test]
 async fn a_consumer_that_leaves_gives_back_without_blame_what_it_was_not_sent() {
     let server = Server::start().await;
     let channel = server.channel().await;

@@ -4,10 +4,11 @@
 #![allow(clippy::print_stdout, reason = "it reports to people")]
 #![allow(clippy::disallowed_methods, reason = "it measures time")]
 
-use std::{path::PathBuf, sync::Arc, time::Instant};
+use std::{path::PathBuf, time::Instant};
 
 use courser_core::{
     id::{Position, QueueId, Seq},
+    message::{Message, SharedMessage},
     record::{Checkpoint, Group, Record},
 };
 use courser_store::{
@@ -53,10 +54,10 @@ impl Watch {
 fn groups() -> Vec<Group> {
     let templates: Vec<_> = (0..GROUP).map(|n| message(n, 1_024)).collect();
     let of = |first: u64| {
-        let place = |(n, template): (u64, &Arc<_>)| {
-            let mut message = courser_core::message::Message::clone(template);
+        let place = |(n, template): (u64, &SharedMessage)| {
+            let mut message = Message::clone(template);
             message.position = Position(first + n);
-            Arc::new(message)
+            message.into()
         };
         let enqueued = |n| Record::Enqueued(QueueId(1), entry(first + n, first + n));
         let removed = |n| Record::Removed {
@@ -79,7 +80,9 @@ fn groups() -> Vec<Group> {
 fn shift(groups: &mut [Group], by: u64) {
     for group in groups {
         for message in &mut group.messages {
-            Arc::get_mut(message).expect("nobody holds it").position.0 += by;
+            let mut later = Message::clone(message);
+            later.position.0 += by;
+            *message = later.into();
         }
         group.next_position.0 += by;
     }

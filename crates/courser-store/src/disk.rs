@@ -21,12 +21,12 @@ mod tests;
 use std::{
     fs::File,
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock, atomic::AtomicUsize},
+    sync::{OnceLock, atomic::AtomicUsize},
 };
 
 use courser_core::{
     id::{ChunkNo, Position, QueueId},
-    message::Message,
+    message::SharedMessage,
     record::{Checkpoint, Chunk, Group},
 };
 
@@ -211,7 +211,7 @@ impl Store for DiskStore {
         self.write(|| self.log.sync())
     }
 
-    fn load(&self, positions: &[Position]) -> Result<Vec<Option<Arc<Message>>>, StoreError> {
+    fn load(&self, positions: &[Position]) -> Result<Vec<Option<SharedMessage>>, StoreError> {
         self.log.load(positions)
     }
 

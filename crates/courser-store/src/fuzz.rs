@@ -5,7 +5,7 @@ use std::{fs::File, path::Path, sync::Arc};
 use bytes::Bytes;
 use courser_core::{
     id::{ChunkNo, Position, Seq},
-    message::Message,
+    message::{Message, SharedMessage},
     record::{ChunkEntry, Group, Note, QueueState, Record},
 };
 
@@ -151,7 +151,7 @@ pub struct Replayed {
     /// The last frame.
     pub last_frame: u64,
     /// What a load said of each position that was asked for.
-    pub loaded: Vec<Result<Option<Arc<Message>>, String>>,
+    pub loaded: Vec<Result<Option<SharedMessage>, String>>,
 }
 
 /// Replays the log in a folder after frame `upto`, then loads each of these positions.

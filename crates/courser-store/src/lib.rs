@@ -21,12 +21,11 @@ use std::{
     fmt,
     io::{self, ErrorKind},
     path::Path,
-    sync::Arc,
 };
 
 use courser_core::{
     id::{ChunkNo, Position, QueueId},
-    message::Message,
+    message::SharedMessage,
     record::{Checkpoint, Chunk, Group, QueueState, Record},
 };
 
@@ -70,7 +69,7 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     /// When the disk cannot be read, or a checksum is wrong: a damaged message is never served.
-    fn load(&self, positions: &[Position]) -> Result<Vec<Option<Arc<Message>>>, StoreError>;
+    fn load(&self, positions: &[Position]) -> Result<Vec<Option<SharedMessage>>, StoreError>;
 
     /// Reads a chunk as the last finished checkpoint left it. A chunk that a running checkpoint changes
     /// may already read as it will be.

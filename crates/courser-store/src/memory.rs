@@ -13,7 +13,7 @@ use std::{
 
 use courser_core::{
     id::{ChunkNo, Position, QueueId, Seq},
-    message::Message,
+    message::SharedMessage,
     record::{Checkpoint, Chunk, ChunkChange, Group, Note, QueueState, Record},
 };
 use rustc_hash::FxHashMap;
@@ -40,7 +40,7 @@ struct Content {
     /// Frames after the last checkpoint.
     frames: VecDeque<Frame>,
     last_frame: u64,
-    bodies: BTreeMap<Position, Arc<Message>>,
+    bodies: BTreeMap<Position, SharedMessage>,
     queues: BTreeMap<QueueId, QueueState>,
     chunks: BTreeMap<(QueueId, ChunkNo), Chunk>,
     notes: BTreeMap<(QueueId, Seq), Arc<Note>>,
@@ -140,7 +140,7 @@ impl Store for MemoryStore {
             .map(|message| message.position)
             .collect();
         for message in &group.messages {
-            content.bodies.insert(message.position, Arc::clone(message));
+            content.bodies.insert(message.position, message.clone());
         }
         let (records, next_position) = (group.records.clone(), group.next_position);
         content.frames.push_back(Frame {
@@ -156,7 +156,7 @@ impl Store for MemoryStore {
         self.check_writes("sync")
     }
 
-    fn load(&self, positions: &[Position]) -> Result<Vec<Option<Arc<Message>>>, StoreError> {
+    fn load(&self, positions: &[Position]) -> Result<Vec<Option<SharedMessage>>, StoreError> {
         let content = self.content.lock();
         Ok(positions
             .iter()

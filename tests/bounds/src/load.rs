@@ -12,11 +12,9 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
 use courser_client::{
-    Client, ConsumerOptions, Message, QueueOptions, Subscription, to_wire_duration,
-    wire::{
-        Delivery, Nack, PublishRequest, PublishStreamRequest, Reject, Settle, Settled,
-        subscribe_response::Kind,
-    },
+    Client, ConsumerOptions, DeliveryView, Message, QueueOptions, Received, Subscription,
+    to_wire_duration,
+    wire::{Nack, PublishRequest, PublishStreamRequest, Reject, Settle, Settled},
 };
 use tokio::{
     task::{JoinHandle, JoinSet},
@@ -96,9 +94,9 @@ fn payload(number: u64) -> Bytes {
     bytes.into()
 }
 
-fn number_of(delivery: &Delivery) -> Option<u64> {
-    let payload = &delivery.message.as_ref()?.payload;
-    Some(u64::from_le_bytes(payload.get(..8)?.try_into().ok()?))
+fn number_of(delivery: DeliveryView<'_>) -> Option<u64> {
+    let number = delivery.payload().first_chunk()?;
+    Some(u64::from_le_bytes(*number))
 }
 
 /// Publishes messages 0 to `count` as fast as the broker confirms them.
@@ -168,8 +166,8 @@ pub(crate) enum Policy {
 }
 
 impl Policy {
-    fn settle(self, delivery: &Delivery, settle: &mut Settle) {
-        let lease_id = delivery.lease_id;
+    fn settle(self, delivery: DeliveryView<'_>, settle: &mut Settle) {
+        let lease_id = delivery.lease_id();
         let number = number_of(delivery).unwrap_or(0);
         let is_one = number.is_multiple_of(100);
         match self {
@@ -186,7 +184,7 @@ impl Policy {
                     ..Reject::default()
                 }),
             },
-            Self::Nack if is_one && delivery.attempt == 1 => settle.nack.push(Nack {
+            Self::Nack if is_one && delivery.attempt() == 1 => settle.nack.push(Nack {
                 lease_id,
                 retry_after: Some(to_wire_duration(Duration::ZERO)),
                 error: "once more".to_owned(),
@@ -328,21 +326,19 @@ async fn consume(
     let settles = subscription.settles();
     loop {
         match subscription.next().await? {
-            Some(Kind::Deliveries(batch)) => {
-                shared
-                    .received
-                    .fetch_add(batch.deliveries.len() as u64, Relaxed);
+            Some(Received::Deliveries(batch)) => {
+                shared.received.fetch_add(batch.len() as u64, Relaxed);
                 let mut settle = Settle::default();
-                for delivery in &batch.deliveries {
+                for delivery in batch.iter() {
                     policy.settle(delivery, &mut settle);
                 }
                 settles.send(settle)?;
             }
-            Some(Kind::Settled(Settled { ok, refused })) => {
+            Some(Received::Settled(Settled { ok, refused })) => {
                 shared.settled.fetch_add(ok.len() as u64, Relaxed);
                 shared.refused.fetch_add(refused.len() as u64, Relaxed);
             }
-            Some(Kind::Drained(_) | Kind::Heartbeat(_)) => {}
+            Some(Received::Drained) => {}
             None => bail!("the broker ended the subscription"),
         }
     }

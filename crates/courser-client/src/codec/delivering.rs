@@ -1,6 +1,6 @@
-//! Deliveries, read straight into what prost would make of them.
+//! Deliveries, read by where their parts lie.
 //!
-//! Nearly all messages have an id, a topic and a payload, a position and a time. These are read here; a message
+//! Nearly all messages have an id, a topic and a payload, a position and a time. These are looked up here; a message
 //! that has more goes through prost, and so does a response in which anything is not as the broker
 //! writes it, for prost has the word on what is broken and what is unknown.
 
@@ -8,7 +8,10 @@ use bytes::Bytes;
 use prost::{Message as _, encoding::decode_varint};
 use prost_types::Timestamp;
 
-use crate::wire::{Deliveries, Delivery, Message};
+use crate::{
+    deliveries::{DeliveryBatch, Item, Place, Plain, PlainMessage},
+    wire::{Delivery, Message},
+};
 
 /// Fields as their keys say: the number, and the type behind it in three bits.
 mod key {
@@ -36,7 +39,9 @@ mod key {
 
 /// Reads a response with deliveries, of which about so many are expected; `None` when it is something else, or has
 /// anything that is for prost to read.
-pub(crate) fn read(encoded: &Bytes, expected: usize) -> Option<Deliveries> {
+pub(crate) fn read(encoded: &Bytes, expected: usize) -> Option<DeliveryBatch> {
+    // Places are of 32 bits.
+    u32::try_from(encoded.len()).ok()?;
     let (&key::DELIVERIES, mut rest) = encoded.split_first()? else {
         return None;
     };
@@ -44,74 +49,114 @@ pub(crate) fn read(encoded: &Bytes, expected: usize) -> Option<Deliveries> {
     if !rest.is_empty() {
         return None;
     }
-    let mut deliveries = Vec::with_capacity(expected);
+    let mut batch = DeliveryBatch {
+        encoded: encoded.clone(),
+        items: Vec::with_capacity(expected),
+    };
+    let mut reader = Reader {
+        whole: encoded,
+        topic: &[],
+    };
     while let Some((&key, behind)) = list.split_first() {
         list = behind;
         if key != key::DELIVERY {
             return None;
         }
-        deliveries.push(delivery(encoded, nested(&mut list)?)?);
+        batch.items.push(reader.delivery(nested(&mut list)?)?);
     }
-    Some(Deliveries { deliveries })
+    Some(batch)
 }
 
-fn delivery(whole: &Bytes, mut rest: &[u8]) -> Option<Delivery> {
-    let mut delivery = Delivery::default();
-    while let Some((&key, behind)) = rest.split_first() {
-        rest = behind;
-        match key {
-            key::LEASE_ID => delivery.lease_id = fixed64(&mut rest)?,
-            key::ATTEMPT => delivery.attempt = decode_varint(&mut rest).ok()? as u32,
-            key::LEASE_UNTIL if delivery.lease_until.is_none() => {
-                delivery.lease_until = Some(timestamp(nested(&mut rest)?)?);
+struct Reader<'a> {
+    whole: &'a Bytes,
+    /// The last topic that was found to be a text: most deliveries of a batch have the same.
+    topic: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    fn delivery(&mut self, mut rest: &'a [u8]) -> Option<Item> {
+        let mut delivery = Plain::default();
+        let mut message = None;
+        while let Some((&key, behind)) = rest.split_first() {
+            rest = behind;
+            match key {
+                key::LEASE_ID => delivery.lease_id = fixed64(&mut rest)?,
+                key::ATTEMPT => delivery.attempt = decode_varint(&mut rest).ok()? as u32,
+                key::LEASE_UNTIL if delivery.lease_until.is_none() => {
+                    delivery.lease_until = Some(timestamp(nested(&mut rest)?)?);
+                }
+                key::MESSAGE if message.is_none() => message = Some(nested(&mut rest)?),
+                _ => return None,
             }
-            key::MESSAGE if delivery.message.is_none() => {
-                delivery.message = Some(message(whole, nested(&mut rest)?)?);
-            }
-            _ => return None,
         }
-    }
-    Some(delivery)
-}
-
-fn message(whole: &Bytes, encoded: &[u8]) -> Option<Message> {
-    plain(whole, encoded).or_else(|| Message::decode(whole.slice_ref(encoded)).ok())
-}
-
-/// A message of `whole`; `None` when it has something that few have, or is broken.
-fn plain(whole: &Bytes, mut rest: &[u8]) -> Option<Message> {
-    let (mut id, mut topic, mut payload): (&[u8], &[u8], &[u8]) = Default::default();
-    let (mut position, mut published_at) = (0, None);
-    while let Some((&key, behind)) = rest.split_first() {
-        rest = behind;
-        let to = match key {
-            key::ID => &mut id,
-            key::TOPIC => &mut topic,
-            key::PAYLOAD => &mut payload,
-            key::POSITION => {
-                position = fixed64(&mut rest)?;
-                continue;
-            }
-            key::PUBLISHED_AT if published_at.is_none() => {
-                published_at = Some(timestamp(nested(&mut rest)?)?);
-                continue;
-            }
-            _ => return None,
+        let Some(message) = message else {
+            return Some(Item::Plain(delivery));
         };
-        // Of several the last one counts, but all of them must be texts.
-        if !to.is_empty() {
-            return None;
+        if let Some(plain) = self.plain(message) {
+            delivery.message = Some(plain);
+            return Some(Item::Plain(delivery));
         }
-        *to = nested(&mut rest)?;
+        let message = Message::decode(self.whole.slice_ref(message)).ok()?;
+        Some(Item::Full(Box::new(Delivery {
+            lease_id: delivery.lease_id,
+            attempt: delivery.attempt,
+            lease_until: delivery.lease_until,
+            message: Some(message),
+            dead_letter: None,
+        })))
     }
-    Some(Message {
-        id: str::from_utf8(id).ok()?.to_owned(),
-        topic: str::from_utf8(topic).ok()?.to_owned(),
-        payload: whole.slice_ref(payload),
-        position,
-        published_at,
-        ..Message::default()
-    })
+
+    /// `None` when the message has something that few have, or is broken.
+    fn plain(&mut self, mut rest: &'a [u8]) -> Option<PlainMessage> {
+        let (mut id, mut topic, mut payload): (&[u8], &[u8], &[u8]) = Default::default();
+        let (mut position, mut published_at) = (0, None);
+        while let Some((&key, behind)) = rest.split_first() {
+            rest = behind;
+            let to = match key {
+                key::ID => &mut id,
+                key::TOPIC => &mut topic,
+                key::PAYLOAD => &mut payload,
+                key::POSITION => {
+                    position = fixed64(&mut rest)?;
+                    continue;
+                }
+                key::PUBLISHED_AT if published_at.is_none() => {
+                    published_at = Some(timestamp(nested(&mut rest)?)?);
+                    continue;
+                }
+                _ => return None,
+            };
+            // Of several the last one counts, but all of them must be texts.
+            if !to.is_empty() {
+                return None;
+            }
+            *to = nested(&mut rest)?;
+        }
+        str::from_utf8(id).ok()?;
+        if topic != self.topic {
+            str::from_utf8(topic).ok()?;
+            self.topic = topic;
+        }
+        Some(PlainMessage {
+            id: self.place(id),
+            topic: self.place(topic),
+            payload: self.place(payload),
+            position,
+            published_at,
+        })
+    }
+
+    /// Where a part of the whole lies in it. An empty one may lie anywhere.
+    fn place(&self, part: &[u8]) -> Place {
+        if part.is_empty() {
+            return Place::default();
+        }
+        let start = (part.as_ptr() as usize - self.whole.as_ptr() as usize) as u32;
+        Place {
+            start,
+            end: start + part.len() as u32,
+        }
+    }
 }
 
 fn timestamp(mut rest: &[u8]) -> Option<Timestamp> {
@@ -143,7 +188,7 @@ fn nested<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{DeadLetter, SubscribeResponse, subscribe_response::Kind};
+    use crate::wire::{DeadLetter, Deliveries, SubscribeResponse, subscribe_response::Kind};
 
     fn response(deliveries: Vec<Delivery>) -> SubscribeResponse {
         let kind = Some(Kind::Deliveries(Deliveries { deliveries }));
@@ -185,8 +230,9 @@ mod tests {
         let agree = |bytes: &[u8]| {
             let read = read(&Bytes::copy_from_slice(bytes), 0);
             let is_read = read.is_some();
-            if let Some(deliveries) = read {
-                let kind = Some(Kind::Deliveries(deliveries));
+            if let Some(batch) = read {
+                let deliveries = batch.into_deliveries();
+                let kind = Some(Kind::Deliveries(Deliveries { deliveries }));
                 let expected = SubscribeResponse::decode(bytes);
                 assert_eq!(Ok(SubscribeResponse { kind }), expected, "{bytes:?}");
             }
@@ -266,8 +312,11 @@ mod tests {
     #[test]
     fn payloads_are_not_copied() {
         let encoded = Bytes::from(response(vec![sample()]).encode_to_vec());
-        let deliveries = read(&encoded, 1).unwrap().deliveries;
-        let payload = &deliveries[0].message.as_ref().unwrap().payload;
-        assert!(encoded.as_ptr_range().contains(&payload.as_ptr()));
+        let batch = read(&encoded, 1).unwrap();
+        let view = batch.iter().next().unwrap();
+        for payload in [view.payload(), &view.payload_bytes()] {
+            assert_eq!(payload, b"12345");
+            assert!(encoded.as_ptr_range().contains(&payload.as_ptr()));
+        }
     }
 }

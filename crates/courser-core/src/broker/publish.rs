@@ -1,8 +1,14 @@
 //! Publishing: which queues take a message, and at which place.
 
+use std::sync::Arc;
+
 use super::Broker;
 use crate::{
-    error::PublishError, id::Position, message::NewMessage, options::Durability, record::Record,
+    error::PublishError,
+    id::{Position, QueueId},
+    message::NewMessage,
+    options::Durability,
+    record::Record,
     time::Timestamp,
 };
 
@@ -42,17 +48,20 @@ impl Broker {
             placed: Vec::with_capacity(messages.len()),
             sync: false,
         };
+        let mut routed = None;
         for message in messages {
-            let placed = self.place(now, message, &mut placement.sync);
+            let routes = self.route(message, &mut routed);
+            let placed = self.place(now, message, routes, &mut placement.sync);
             placement.placed.push(placed);
         }
         Ok(placement)
     }
 
     fn check_routable(&mut self, messages: &[NewMessage]) -> Result<(), PublishError> {
+        let mut routed = None;
         match messages
             .iter()
-            .position(|message| self.routing.route(&message.topic).is_empty())
+            .position(|message| self.route(message, &mut routed).is_empty())
         {
             None => Ok(()),
             Some(index) => Err(PublishError::Unroutable {
@@ -62,9 +71,29 @@ impl Broker {
         }
     }
 
-    fn place(&mut self, now: Timestamp, message: &NewMessage, sync: &mut bool) -> Placed {
+    /// `before` is the topic of the message before and where it goes: most requests have one topic in all their
+    /// messages.
+    fn route<'r, 'm>(
+        &mut self,
+        message: &'m NewMessage,
+        before: &'r mut Option<(&'m str, Arc<[QueueId]>)>,
+    ) -> &'r [QueueId] {
+        let topic = &*message.topic;
+        let (_, routes) = match before.take() {
+            Some(same) if same.0 == topic => before.insert(same),
+            _ => before.insert((topic, self.routing.route(topic))),
+        };
+        routes
+    }
+
+    fn place(
+        &mut self,
+        now: Timestamp,
+        message: &NewMessage,
+        routes: &[QueueId],
+        sync: &mut bool,
+    ) -> Placed {
         let size = message.size();
-        let routes = self.routing.route(&message.topic);
         if routes.is_empty() {
             return Placed {
                 position: Position(0),

@@ -1,11 +1,13 @@
 //! What each command does.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use courser_core::{
-    broker::ConsumerOptions, error::Unavailable, id::ConsumerId, message::Message,
-    options::Durability, time::Timestamp,
+    broker::ConsumerOptions,
+    error::Unavailable,
+    id::ConsumerId,
+    message::{Message, SharedMessage},
+    options::Durability,
+    time::Timestamp,
 };
 use uuid::Uuid;
 
@@ -98,6 +100,7 @@ impl Engine {
             messages,
             mandatory,
             durability,
+            without_results,
         } = publish;
         let refusal = self.room.refusal().map_or(Ok(()), Err);
         let placed = refusal.and_then(|()| self.broker.publish(now, &messages, mandatory));
@@ -111,8 +114,10 @@ impl Engine {
         let entries = placement.placed.iter().map(|placed| placed.queues as usize);
         let entries = entries.sum();
         turn.sync |= placement.sync && durability == Durability::Synced;
-        let mut results = Vec::with_capacity(messages.len());
-        turn.messages.reserve(messages.len());
+        let results = if without_results { 0 } else { messages.len() };
+        let mut results = Vec::with_capacity(results);
+        let mut kept = Vec::with_capacity(messages.len());
+        let mut queues_of = Vec::with_capacity(messages.len());
         let sizes = messages.iter().map(|message| u64::from(message.size()));
         let taken = sizes.clone().zip(&placement.placed);
         let taken = taken.filter(|(_, placed)| placed.queues > 0);
@@ -131,15 +136,19 @@ impl Engine {
                 message.payload = Bytes::copy_from_slice(&message.payload);
             }
             let (position, queues) = (placed.position, placed.queues);
-            results.push(Published {
-                position,
-                id: message.id.clone(),
-                queues,
-            });
+            if !without_results {
+                results.push(Published {
+                    position,
+                    id: message.id.clone(),
+                    queues,
+                });
+            }
             if queues > 0 {
-                self.keep(message, queues, turn);
+                kept.push(message);
+                queues_of.push(queues);
             }
         }
+        self.keep(kept, &queues_of, turn);
         turn.outputs.push(Output::Confirm {
             reply,
             results,
@@ -148,11 +157,15 @@ impl Engine {
         entries
     }
 
-    fn keep(&mut self, message: Message, queues: u32, turn: &mut Turn) {
-        let message = Arc::new(message);
-        turn.message_bytes += message.size() as usize;
-        self.recent.push(Arc::clone(&message), queues);
-        turn.messages.push(message);
+    /// Keeps messages that came together, each for so many queues.
+    fn keep(&mut self, messages: Vec<Message>, queues: &[u32], turn: &mut Turn) {
+        let before = turn.messages.len();
+        turn.messages.extend(SharedMessage::all(messages));
+        let messages = &turn.messages[before..];
+        let bytes = messages.iter().map(|message| message.size() as usize);
+        turn.message_bytes += bytes.sum::<usize>();
+        let together = messages.iter().cloned().zip(queues.iter().copied());
+        self.recent.push(together);
     }
 
     fn uuid(&mut self, now: Timestamp) -> Uuid {

@@ -3,13 +3,13 @@
 //! A message that is not among the recent ones is read by the loader. What comes after it for the same
 //! consumer waits, so that the order stays.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::collections::VecDeque;
 
 use courser_core::{
     broker::{Broker, HandOver, Progress},
     id::{ConsumerId, LeaseId},
     lease::{Settlement, Verdict},
-    message::Message,
+    message::SharedMessage,
     time::Timestamp,
 };
 use tokio::sync::mpsc;
@@ -66,7 +66,7 @@ impl Outlet {
 
     /// The message of what waited for it is there; answers whether the engine waits to hear that it is not handed over after
     /// all.
-    fn complete(&mut self, hand_over: HandOver, message: Arc<Message>) -> bool {
+    fn complete(&mut self, hand_over: HandOver, message: SharedMessage) -> bool {
         if hand_over.lease_id == RECALLED {
             return self.flow.pass_over(hand_over.size);
         }
@@ -122,7 +122,7 @@ impl Engine {
                         if hand_over.lease_id == NO_LEASE {
                             acked.push(hand_over.position);
                         }
-                        outlet.batch.push(delivery(hand_over, Arc::clone(message)));
+                        outlet.batch.push(delivery(hand_over, message.clone()));
                     }
                     _ => outlet.waiting.push_back(hand_over),
                 }
@@ -148,7 +148,7 @@ impl Engine {
             && let Some(next) = outlet.waiting.front()
             && let Some(message) = self.recent.get(next.position)
         {
-            let message = Arc::clone(message);
+            let message = message.clone();
             let hand_over = outlet.waiting.pop_front().expect("looked at above");
             is_waited_for |= outlet.complete(hand_over, message);
         }
@@ -381,7 +381,7 @@ fn release(broker: &mut Broker, lease_id: LeaseId, now: Timestamp) {
     drop(broker.settle(now, Settlement { lease_id, verdict }));
 }
 
-fn delivery(hand_over: HandOver, message: Arc<Message>) -> Delivery {
+fn delivery(hand_over: HandOver, message: SharedMessage) -> Delivery {
     Delivery {
         lease_id: hand_over.lease_id,
         attempt: hand_over.attempt,

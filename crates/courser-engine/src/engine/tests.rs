@@ -29,6 +29,7 @@ async fn publish(broker: &BrokerHandle) {
         messages: vec![message],
         mandatory: false,
         durability: Durability::Synced,
+        without_results: false,
     };
     broker.publish(publish).await.unwrap();
 }

@@ -12,7 +12,7 @@ use std::{
 
 use courser_core::{
     id::{ChunkNo, LeaseId, Position, QueueId},
-    message::Message,
+    message::SharedMessage,
     options::{Backoff, QueueOptions},
     record::{Checkpoint, Chunk, Group},
 };
@@ -468,7 +468,7 @@ impl Store for Panicking {
         self.0.sync()
     }
 
-    fn load(&self, positions: &[Position]) -> Result<Vec<Option<Arc<Message>>>, StoreError> {
+    fn load(&self, positions: &[Position]) -> Result<Vec<Option<SharedMessage>>, StoreError> {
         self.0.load(positions)
     }
 

@@ -13,7 +13,7 @@ use courser_core::{
     error::PublishError,
     id::{ChunkNo, Position, QueueId},
     lease::{Settlement, Verdict},
-    message::{Message, NewMessage},
+    message::{NewMessage, SharedMessage},
     options::{Durability, QueueOptions},
     record::{Checkpoint, Chunk, Group, QueueState, Record},
 };
@@ -103,7 +103,7 @@ impl Store for Gated {
         self.inner.sync()
     }
 
-    fn load(&self, positions: &[Position]) -> Result<Vec<Option<Arc<Message>>>, StoreError> {
+    fn load(&self, positions: &[Position]) -> Result<Vec<Option<SharedMessage>>, StoreError> {
         self.inner.load(positions)
     }
 
@@ -205,6 +205,7 @@ pub(crate) fn publish(topic: &str, payloads: &[&str]) -> Publish {
             .collect(),
         mandatory: false,
         durability: Durability::Synced,
+        without_results: false,
     }
 }
 

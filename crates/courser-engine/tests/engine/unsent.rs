@@ -13,7 +13,7 @@ use std::{
 use courser_core::{
     id::{ChunkNo, Position, QueueId},
     limits::{UNSENT_FREELY_BYTES, UNSENT_SPARINGLY_BYTES, UNSENT_TIME_MAX},
-    message::Message,
+    message::SharedMessage,
     record::{Checkpoint, Chunk, Group},
 };
 use courser_engine::{
@@ -307,7 +307,7 @@ impl Store for Lacking {
         self.inner.sync()
     }
 
-    fn load(&self, positions: &[Position]) -> Result<Vec<Option<Arc<Message>>>, StoreError> {
+    fn load(&self, positions: &[Position]) -> Result<Vec<Option<SharedMessage>>, StoreError> {
         let mut messages = self.inner.load(positions)?;
         if !self.asked.swap(true, Ordering::SeqCst) {
             messages[0] = None;

@@ -1,5 +1,7 @@
 //! What is published, and what became of it.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use courser_core::{
     limits::{
@@ -27,7 +29,7 @@ pub(crate) enum Incoming {
 #[derive(Debug)]
 pub(crate) struct Plain {
     pub(crate) id: Box<str>,
-    pub(crate) topic: Box<str>,
+    pub(crate) topic: Arc<str>,
     pub(crate) payload: Bytes,
 }
 
@@ -69,6 +71,7 @@ pub(crate) fn publish_from_proto(
         messages: checked,
         mandatory,
         durability,
+        without_results: false,
     };
     if publish.messages.len() > 1 && publish.bytes() > PUBLISH_BYTES_MAX {
         let problem = format_args!(
@@ -91,7 +94,7 @@ fn message_from_proto(
         Incoming::Full(mut message) => {
             let plain = Plain {
                 id: std::mem::take(&mut message.id).into_boxed_str(),
-                topic: std::mem::take(&mut message.topic).into_boxed_str(),
+                topic: std::mem::take(&mut message.topic).into(),
                 payload: std::mem::take(&mut message.payload),
             };
             (plain, Some(message))

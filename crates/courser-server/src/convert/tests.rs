@@ -5,7 +5,7 @@ use courser_core::{
     error::LeaseError,
     id::{LeaseId, Position, Seq},
     limits::*,
-    message::{Attributes, Message, MessageId},
+    message::{Attributes, Message, MessageId, SharedMessage},
     options::QueueOptions,
     record::{Attempt, AttemptOutcome, ChunkEntry, DeadLetter, Note},
     stats::{EntryState, EntryView, StateFilter},
@@ -146,7 +146,7 @@ pub(crate) fn full_delivery() -> Delivery {
         lease_id: LeaseId(77),
         attempt: 3,
         lease_until: Timestamp::from_micros(30_000_000),
-        message: Arc::new(message),
+        message: SharedMessage::from(message),
         note: Some(Arc::new(note)),
     }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use courser_engine::{
     BrokerHandle, Confirms, Failure, Publisher,
-    request::{Confirm, Health, PublishError},
+    request::{Confirm, Health, Publish, PublishError},
     tasks,
 };
 use tokio::{
@@ -197,12 +197,16 @@ impl Reader {
         let messages = request.as_ref().map_or(0, |request| request.messages.len());
         self.window.enter(messages).await;
         let publish = request.and_then(|request| {
-            publish_from_proto(
+            let publish = publish_from_proto(
                 request.messages,
                 request.mandatory,
                 request.durability,
                 self.payload_bytes_max,
-            )
+            )?;
+            Ok(Publish {
+                without_results: request.without_results,
+                ..publish
+            })
         });
         match publish {
             Ok(publish) => self.publisher.send(number, publish).await,

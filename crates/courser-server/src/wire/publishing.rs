@@ -4,6 +4,8 @@
 //! payload and perhaps an id: these are read here. Whatever else there is in a request or in a message goes
 //! through prost, which also has the word on what is broken. Fuzzing holds both ways against each other.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use courser_proto::v1;
 use prost::{DecodeError, Message as _, encoding::decode_varint};
@@ -17,6 +19,7 @@ pub(crate) struct Publishing {
     pub(crate) messages: Vec<Incoming>,
     pub(crate) mandatory: bool,
     pub(crate) durability: i32,
+    pub(crate) without_results: bool,
 }
 
 /// Fields as their keys say: the number, and the type behind it in three bits.
@@ -25,6 +28,7 @@ mod key {
     pub(super) const MESSAGE: u8 = 2 << 3 | 2;
     pub(super) const MANDATORY: u8 = 3 << 3;
     pub(super) const DURABILITY: u8 = 4 << 3;
+    pub(super) const WITHOUT_RESULTS: u8 = 5 << 3;
 
     pub(super) const ID: u8 = 1 << 3 | 2;
     pub(super) const TOPIC: u8 = 2 << 3 | 2;
@@ -47,6 +51,7 @@ fn through_prost(encoded: &Bytes) -> Result<(u64, Publishing), DecodeError> {
         messages: request.messages.into_iter().map(Incoming::from).collect(),
         mandatory: request.mandatory,
         durability: request.durability,
+        without_results: request.without_results,
     };
     Ok((request.number, publishing))
 }
@@ -57,8 +62,10 @@ fn read(encoded: &Bytes, messages: usize) -> Option<Result<(u64, Publishing), De
         messages: Vec::with_capacity(messages),
         mandatory: false,
         durability: 0,
+        without_results: false,
     };
     let mut number = 0;
+    let mut topic = None;
     let mut rest = &encoded[..];
     while let Some((key, behind)) = rest.split_first() {
         rest = behind;
@@ -67,10 +74,16 @@ fn read(encoded: &Bytes, messages: usize) -> Option<Result<(u64, Publishing), De
             key::MANDATORY => publishing.mandatory = decode_varint(&mut rest).ok()? != 0,
             // Of more bits than the field has, prost takes the lower ones.
             key::DURABILITY => publishing.durability = decode_varint(&mut rest).ok()? as i32,
+            key::WITHOUT_RESULTS => {
+                publishing.without_results = decode_varint(&mut rest).ok()? != 0;
+            }
             key::MESSAGE => {
                 let message = nested(&mut rest)?;
-                let message = match plain(encoded, message) {
-                    Some(message) => Incoming::Plain(message),
+                let message = match plain(encoded, message, topic.as_ref()) {
+                    Some(message) => {
+                        topic = Some(Arc::clone(&message.topic));
+                        Incoming::Plain(message)
+                    }
                     // How deep groups may lie in each other, prost counts from the whole.
                     None if has_groups(message) => return None,
                     None => match v1::Message::decode(encoded.slice_ref(message)) {
@@ -86,8 +99,9 @@ fn read(encoded: &Bytes, messages: usize) -> Option<Result<(u64, Publishing), De
     Some(Ok((number, publishing)))
 }
 
-/// A message of `whole`; `None` when it has something that few have, or is broken.
-fn plain(whole: &Bytes, mut rest: &[u8]) -> Option<Plain> {
+/// A message of `whole`; `None` when it has something that few have, or is broken. `before` is the topic of the one
+/// before: most requests have one topic in all their messages, which then share it.
+fn plain(whole: &Bytes, mut rest: &[u8], before: Option<&Arc<str>>) -> Option<Plain> {
     let (mut id, mut topic, mut payload): (&[u8], &[u8], &[u8]) = Default::default();
     while let Some((key, behind)) = rest.split_first() {
         rest = behind;
@@ -103,9 +117,13 @@ fn plain(whole: &Bytes, mut rest: &[u8]) -> Option<Plain> {
         }
         *to = nested(&mut rest)?;
     }
+    let topic = match before {
+        Some(before) if before.as_bytes() == topic => Arc::clone(before),
+        _ => str::from_utf8(topic).ok()?.into(),
+    };
     Some(Plain {
         id: str::from_utf8(id).ok()?.into(),
-        topic: str::from_utf8(topic).ok()?.into(),
+        topic,
         payload: whole.slice_ref(payload),
     })
 }
@@ -125,7 +143,7 @@ impl Publishing {
             Incoming::Full(message) => *message,
             Incoming::Plain(Plain { id, topic, payload }) => v1::Message {
                 id: id.into(),
-                topic: topic.into(),
+                topic: topic.to_string(),
                 payload,
                 ..v1::Message::default()
             },
@@ -135,6 +153,7 @@ impl Publishing {
             messages: messages.collect(),
             mandatory: self.mandatory,
             durability: self.durability,
+            without_results: self.without_results,
         }
     }
 }
@@ -193,6 +212,7 @@ mod tests {
             messages: vec![message(), with_id, full],
             mandatory: true,
             durability: 2,
+            without_results: true,
         };
         let encoded = request.encode_to_vec();
         let (number, publishing) = decode(&Bytes::from(encoded.clone()), 3).unwrap();

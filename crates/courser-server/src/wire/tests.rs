@@ -1,9 +1,7 @@
-use std::sync::Arc;
-
 use courser_core::{
     error::LeaseError,
     id::{LeaseId, Position},
-    message::{Message, MessageId},
+    message::{Message, MessageId, SharedMessage},
     time::Timestamp,
 };
 use courser_engine::request::{Confirm, Delivery, PublishError, Published, Settled};
@@ -49,7 +47,7 @@ fn plain_delivery() -> Delivery {
         lease_id: LeaseId(0),
         attempt: 1,
         lease_until: Timestamp::ZERO,
-        message: Arc::new(message),
+        message: SharedMessage::from(message),
         note: None,
     }
 }

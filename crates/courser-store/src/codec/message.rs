@@ -77,7 +77,7 @@ pub(crate) fn take(
     } else {
         MessageId::Given(reader.boxed_text()?)
     };
-    let topic = reader.boxed_text()?;
+    let topic = reader.text()?.into();
     let headers = if flags & HEADERS == 0 {
         Vec::new()
     } else {

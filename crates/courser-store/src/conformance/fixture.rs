@@ -1,12 +1,12 @@
 //! Messages, entries and groups to test stores with.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use courser_core::{
     id::{ChunkNo, Position, QueueId, Seq},
     limits::CHUNK_ENTRIES,
-    message::{Attributes, Message, MessageId},
+    message::{Attributes, Message, MessageId, SharedMessage},
     name::Pattern,
     options::{Durability, QueueDefinition, QueueOptions},
     record::{
@@ -80,8 +80,8 @@ pub fn noise(seed: u64, bytes: usize) -> Vec<u8> {
 
 /// A message as most are.
 #[must_use]
-pub fn message(position: u64, bytes: usize) -> Arc<Message> {
-    Arc::new(Message {
+pub fn message(position: u64, bytes: usize) -> SharedMessage {
+    SharedMessage::from(Message {
         position: Position(position),
         published_at: time(position),
         id: MessageId::Uuid(Uuid::from_u128(u128::from(position))),
@@ -94,9 +94,9 @@ pub fn message(position: u64, bytes: usize) -> Arc<Message> {
 
 /// A message that has everything a message can have.
 #[must_use]
-pub fn full_message(position: u64) -> Arc<Message> {
+pub fn full_message(position: u64) -> SharedMessage {
     let header = |n: u64| (format!("key-{n}"), format!("value-{n}"));
-    Arc::new(Message {
+    SharedMessage::from(Message {
         id: MessageId::Given("order-17/created".into()),
         headers: (0..10).map(header).collect(),
         attributes: Some(Box::new(Attributes {
@@ -108,7 +108,7 @@ pub fn full_message(position: u64) -> Arc<Message> {
             causation_id: "cart-3".into(),
             traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into(),
         })),
-        ..Arc::unwrap_or_clone(message(position, 300))
+        ..Message::clone(&message(position, 300))
     })
 }
 
@@ -190,7 +190,7 @@ pub fn note(attempts: u32) -> Note {
 #[must_use]
 pub fn group(positions: impl Iterator<Item = u64>) -> Group {
     let messages: Vec<_> = positions.map(|position| message(position, 1_000)).collect();
-    let of = |message: &Arc<Message>| {
+    let of = |message: &SharedMessage| {
         Record::Enqueued(QueueId(1), entry(message.position.0, message.position.0))
     };
     let next = messages.last().map_or(1, |message| message.position.0 + 1);
@@ -273,7 +273,7 @@ pub fn reclaim_with(store: &impl Store, keep_free: u64) {
 
 /// Loads a message that must be there.
 #[track_caller]
-pub fn load_one(store: &impl Store, position: u64) -> Arc<Message> {
+pub fn load_one(store: &impl Store, position: u64) -> SharedMessage {
     let mut loaded = store.load(&[Position(position)]).expect("loading works");
     loaded
         .pop()

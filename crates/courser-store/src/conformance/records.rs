@@ -1,11 +1,9 @@
 //! Groups: what is committed comes back, all of it, in order.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use courser_core::{
     id::{Position, QueueId, Seq},
-    message::Message,
+    message::{Message, SharedMessage},
     record::{Group, Record},
 };
 
@@ -225,9 +223,9 @@ pub fn loads_what_was_committed_before_a_restart(harness: &mut impl Harness) {
 pub fn keeps_messages_larger_than_a_segment(harness: &mut impl Harness) {
     let large = |position: u64| {
         let payload = Bytes::from(noise(position, 64 * 1024 * 1024));
-        Arc::new(Message {
+        SharedMessage::from(Message {
             payload,
-            ..Arc::unwrap_or_clone(message(position, 0))
+            ..Message::clone(&message(position, 0))
         })
     };
     let store = harness.open();

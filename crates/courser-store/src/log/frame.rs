@@ -24,11 +24,11 @@
 //!
 //! Every byte is under exactly one checksum, and a single body can be read and checked alone.
 
-use std::{ops::Range, sync::Arc};
+use std::ops::Range;
 
 use courser_core::{
     id::Position,
-    message::Message,
+    message::SharedMessage,
     record::{Group, Record},
 };
 
@@ -246,7 +246,7 @@ impl Builder {
 
     /// Puts the frame together, behind what is in `out`. `messages` are those of the group that was
     /// encoded; none for bodies that were put in as a whole.
-    pub(crate) fn put_into(&self, messages: &[Arc<Message>], out: &mut Vec<u8>) {
+    pub(crate) fn put_into(&self, messages: &[SharedMessage], out: &mut Vec<u8>) {
         out.reserve(self.total() as usize);
         out.extend_from_slice(&self.front);
         if self.ends.is_empty() {

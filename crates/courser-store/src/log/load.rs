@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use courser_core::{id::Position, message::Message};
+use courser_core::{id::Position, message::SharedMessage};
 
 use super::{
     Log,
@@ -55,7 +55,7 @@ impl Default for Scratch {
 
 /// A position, and its place in the answer.
 type Wanted = (u64, usize);
-type Answers = Vec<Option<Arc<Message>>>;
+type Answers = Vec<Option<SharedMessage>>;
 
 impl Log {
     /// Reads messages, in the order asked for; `None` where there is none.
@@ -299,12 +299,12 @@ fn decode(
     offset: u64,
     body: &Body,
     bytes: &[u8],
-) -> Result<Arc<Message>, StoreError> {
+) -> Result<SharedMessage, StoreError> {
     check(segment, offset, body, bytes)?;
     codec::message::take(bytes, body.position, |range| {
         Bytes::copy_from_slice(&bytes[range])
     })
-    .map(Arc::new)
+    .map(SharedMessage::from)
     .map_err(|error| segment.damaged(offset + body.offset as u64, error.0))
 }
 
@@ -346,7 +346,7 @@ fn load_large(
     offset: u64,
     body: &Body,
     large: &mut Large,
-) -> Result<Arc<Message>, StoreError> {
+) -> Result<SharedMessage, StoreError> {
     let start = offset + body.offset as u64;
     if start + body.length as u64 > segment.length() {
         return Err(segment.damaged(start, "the file ends in a message"));
@@ -369,7 +369,7 @@ fn load_large(
     let bytes = Bytes::from(bytes).slice(aligned + before..aligned + needed);
     check(segment, offset, body, &bytes)?;
     codec::message::take(&bytes, body.position, |range| bytes.slice(range))
-        .map(Arc::new)
+        .map(SharedMessage::from)
         .map_err(|error| segment.damaged(start, error.0))
 }
 

@@ -293,7 +293,7 @@ fn line(saved: &Saved) -> Value {
         "position": message.position.0,
         "published_at": moment(message.published_at),
         "id": message.id.to_string(),
-        "topic": message.topic,
+        "topic": &*message.topic,
         "headers": headers,
         "content_type": attributes.content_type,
         "type": attributes.kind,

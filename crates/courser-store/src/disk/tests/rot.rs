@@ -10,7 +10,7 @@ use std::{
 
 use courser_core::{
     id::{ChunkNo, Position, QueueId, Seq},
-    message::Message,
+    message::SharedMessage,
     record::{Checkpoint, Chunk, ChunkEntry, Group, Note, QueueState, Record},
 };
 
@@ -33,7 +33,7 @@ pub(super) struct Everything {
     queues: BTreeMap<QueueId, QueueState>,
     pub(super) entries: BTreeMap<(QueueId, Seq), ChunkEntry>,
     pub(super) notes: BTreeMap<(QueueId, Seq), Note>,
-    pub(super) messages: BTreeMap<Position, Option<Arc<Message>>>,
+    pub(super) messages: BTreeMap<Position, Option<SharedMessage>>,
     next: (Position, QueueId),
     epoch: u64,
 }

@@ -7,8 +7,8 @@ use std::{
 
 use anyhow::bail;
 use courser_client::{
-    Client, ConsumerOptions, SettleSender, Subscription,
-    wire::{Delivery, Settle, Settled, subscribe_response::Kind},
+    Client, ConsumerOptions, DeliveryBatch, Received, SettleSender, Subscription,
+    wire::{Settle, Settled},
 };
 use hdrhistogram::Histogram;
 use tokio::{
@@ -132,25 +132,25 @@ impl Consumer {
         shared: &Shared,
         consumed: &mut Consumed,
         unanswered: &mut u64,
-        event: Option<Kind>,
+        event: Option<Received>,
     ) -> anyhow::Result<()> {
         match event {
-            Some(Kind::Deliveries(batch)) => {
-                *unanswered += batch.deliveries.len() as u64;
-                let ack = count(shared, consumed, &batch.deliveries);
+            Some(Received::Deliveries(batch)) => {
+                *unanswered += batch.len() as u64;
+                let ack = count(shared, consumed, &batch);
                 self.settles.send(Settle {
                     ack,
                     ..Settle::default()
                 })?;
             }
-            Some(Kind::Settled(Settled { ok, refused })) => {
+            Some(Received::Settled(Settled { ok, refused })) => {
                 *unanswered = unanswered.saturating_sub((ok.len() + refused.len()) as u64);
                 consumed.unsettled += refused.len() as u64;
                 if consumed.messages > 0 {
                     consumed.took = Instant::now() - shared.started;
                 }
             }
-            Some(Kind::Drained(_) | Kind::Heartbeat(_)) => {}
+            Some(Received::Drained) => {}
             None => bail!("the broker ended the subscription"),
         }
         Ok(())
@@ -158,16 +158,13 @@ impl Consumer {
 }
 
 /// Counts deliveries and answers their leases.
-fn count(shared: &Shared, consumed: &mut Consumed, deliveries: &[Delivery]) -> Vec<u64> {
+fn count(shared: &Shared, consumed: &mut Consumed, deliveries: &DeliveryBatch) -> Vec<u64> {
     let now = payload::now_nanos();
     let mut leases = Vec::with_capacity(deliveries.len());
     let mut new = 0;
-    for delivery in deliveries {
-        leases.push(delivery.lease_id);
-        let payload = delivery
-            .message
-            .as_ref()
-            .map_or(&[][..], |message| &message.payload);
+    for delivery in deliveries.iter() {
+        leases.push(delivery.lease_id());
+        let payload = delivery.payload();
         let Some(header) = Header::read(payload) else {
             consumed.foreign += 1;
             continue;

@@ -125,6 +125,7 @@ impl Producer {
                 .collect(),
             mandatory: true,
             durability: wire::Durability::from(bench.durability).into(),
+            without_results: true,
         };
         if self.sender.send(request).await.is_err() {
             bail!("the publish stream ended");
