@@ -4,7 +4,7 @@
 //! frame header. Of a frame only header and meta part are read, and of its bodies those that are asked
 //! for, neighbours in one go. Small payloads are copied out of the buffers, which are used again;
 //! a large body is read into memory of its own and its payload cut out of it, so no message ever holds
-//! on to more than about itself. Large ones are read past the page cache, where they are not: they were
+//! on to more than about itself. Much of it is read past the page cache, where it is not: it was
 //! written past it (`active.rs`).
 
 use std::{
@@ -31,6 +31,8 @@ const HOP_BYTES: usize = 32 * 1024;
 const RUN_BYTES: usize = 1024 * 1024;
 /// Bytes between two bodies that are read rather than skipped.
 const GAP_BYTES: usize = 16 * 1024;
+/// Neighbours of so many bytes are read past the page cache.
+const DIRECT_BYTES: usize = 64 * 1024;
 /// A body from this size on has its own memory.
 const LARGE_BYTES: usize = 256 * 1024;
 
@@ -39,7 +41,7 @@ pub(crate) struct Scratch {
     headers: Window,
     bodies: Window,
     table: Vec<Body>,
-    large: Large,
+    direct: Direct,
 }
 
 impl Default for Scratch {
@@ -48,7 +50,7 @@ impl Default for Scratch {
             headers: Window::new(HOP_BYTES),
             bodies: Window::new(0),
             table: Vec::new(),
-            large: Large::default(),
+            direct: Direct::default(),
         }
     }
 }
@@ -228,7 +230,7 @@ fn load_from_frame(
         let message = if let Some(bytes) = scratch.headers.held(start, body.length) {
             decode(segment, offset, body, bytes)?
         } else if body.length >= LARGE_BYTES {
-            load_large(segment, offset, body, &mut scratch.large)?
+            load_large(segment, offset, body, &mut scratch.direct)?
         } else {
             if body.offset + body.length > run_end {
                 run_end = end_of_run(&found[at..]);
@@ -236,10 +238,13 @@ fn load_from_frame(
             let bytes = match scratch.bodies.held(start, body.length) {
                 Some(bytes) => bytes,
                 None => {
-                    scratch
-                        .bodies
-                        .get(segment, start, run_end - body.offset)
-                        .map_err(|error| segment.io("read", error))?
+                    let (bodies, length) = (&mut scratch.bodies, run_end - body.offset);
+                    let read = if length >= DIRECT_BYTES {
+                        bodies.get_direct(segment, &mut scratch.direct, start, length)
+                    } else {
+                        bodies.get(segment, start, length)
+                    };
+                    read.map_err(|error| segment.io("read", error))?
                         .ok_or_else(|| segment.damaged(start, "the file ends in a message"))?;
                     scratch
                         .bodies
@@ -308,16 +313,33 @@ fn decode(
     .map_err(|error| segment.damaged(offset + body.offset as u64, error.0))
 }
 
-/// The file that a large body was read from last, past the page cache.
+/// The file that was last read from past the page cache.
 #[derive(Default)]
-struct Large {
+pub(super) struct Direct {
     /// Which one; as long as it is open, no other has the same.
     id: Option<FileId>,
     /// `None` where the file system has no such thing.
     file: Option<File>,
 }
 
-impl Large {
+impl Direct {
+    /// Reads whole blocks, and what is `needed` of them in any case, if need be the other way; answers how many bytes
+    /// it has read.
+    pub(super) fn read_all(
+        &mut self,
+        segment: &Segment,
+        into: &mut [u8],
+        needed: usize,
+        from: u64,
+    ) -> io::Result<usize> {
+        let read = self.read(segment, into, from);
+        if read < needed {
+            let rest = &mut into[read..needed];
+            segment.file.read_exact_at(rest, from + read as u64)?;
+        }
+        Ok(read.max(needed))
+    }
+
     /// Reads whole blocks, as many as it can; answers how many bytes these were.
     fn read(&mut self, segment: &Segment, into: &mut [u8], from: u64) -> usize {
         let id = FileId::of(&segment.file).ok();
@@ -345,7 +367,7 @@ fn load_large(
     segment: &Segment,
     offset: u64,
     body: &Body,
-    large: &mut Large,
+    direct: &mut Direct,
 ) -> Result<SharedMessage, StoreError> {
     let start = offset + body.offset as u64;
     if start + body.length as u64 > segment.length() {
@@ -356,16 +378,9 @@ fn load_large(
     let whole = needed.next_multiple_of(BLOCK);
     let mut bytes = vec![0; whole + BLOCK];
     let aligned = bytes.as_ptr().align_offset(BLOCK).min(BLOCK);
-    let read = large.read(segment, &mut bytes[aligned..aligned + whole], block);
-    if read < needed {
-        segment
-            .file
-            .read_exact_at(
-                &mut bytes[aligned + read..aligned + needed],
-                block + read as u64,
-            )
-            .map_err(|error| segment.io("read", error))?;
-    }
+    direct
+        .read_all(segment, &mut bytes[aligned..aligned + whole], needed, block)
+        .map_err(|error| segment.io("read", error))?;
     let bytes = Bytes::from(bytes).slice(aligned + before..aligned + needed);
     check(segment, offset, body, &bytes)?;
     codec::message::take(&bytes, body.position, |range| bytes.slice(range))

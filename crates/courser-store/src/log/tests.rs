@@ -340,6 +340,40 @@ fn large_messages_are_read_wherever_they_lie_and_after_a_rewrite() {
 }
 
 #[test]
+fn neighbours_are_read_together_wherever_they_lie() {
+    let folder = tempfile::tempdir().unwrap();
+    let Opened { log, .. } = open(&folder);
+    let sizes: Vec<_> = (0..400)
+        .map(|n| [10, 1_000, 5_000, 70_000][n % 4])
+        .collect();
+    let groups = [large(1, &sizes), large(401, &sizes[..150])];
+    for group in &groups {
+        log.commit(group, true).unwrap();
+    }
+    let all: Vec<_> = groups.iter().flat_map(|group| &group.messages).collect();
+    let check = |positions: &[usize]| {
+        let wanted: Vec<_> = positions.iter().map(|at| Position(*at as u64)).collect();
+        let loaded = log.load(&wanted).unwrap();
+        for (position, message) in positions.iter().zip(&loaded) {
+            assert_eq!(message.as_ref(), Some(all[position - 1]), "{position}");
+        }
+    };
+    check(&(1..=550).collect::<Vec<_>>());
+    check(&(1..=550).step_by(3).collect::<Vec<_>>());
+    check(&[399, 400, 401, 402, 8, 4, 550]);
+
+    let mut bytes = fs::read(first_file(&folder)).unwrap();
+    bytes[1_000_000] ^= 1;
+    fs::write(first_file(&folder), bytes).unwrap();
+    let error = log.load(&(1..=400).map(Position).collect::<Vec<_>>());
+    assert!(
+        matches!(error, Err(StoreError::Damaged { .. })),
+        "{error:?}"
+    );
+    check(&(401..=550).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_large_rotten_message_is_never_served() {
     let folder = tempfile::tempdir().unwrap();
     let Opened { log, .. } = open(&folder);
