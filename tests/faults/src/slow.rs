@@ -1,5 +1,5 @@
 //! A disk that is only slow: each call takes longer, or each so manieth, or one hangs for longer than
-//! leases last.
+//! leases last; under load, in a checkpoint, while a segment is rewritten, or from before a start on.
 //!
 //! The broker waits for it, and uses no processor meanwhile. What is published is confirmed or refused. An
 //! entry comes again when its lease has run out or was given back, and only then. Once the disk is as
@@ -17,7 +17,7 @@ use tonic::transport::Channel;
 
 use crate::{
     broker::{Broker, LOOK, Place, Programs},
-    control::{ANYWHERE, Action, CHANGES, Fault, LOG, OPEN, READ, SYNC, WRITE},
+    control::{ANYWHERE, Action, CHANGES, DRAFT, Fault, INDEX, LOG, OPEN, READ, SYNC, WRITE},
     drain,
     figures::{self, COMES_MAX, Usage, dead_lettered, idle},
     history::{History, QUEUES, Totals},
@@ -52,8 +52,8 @@ pub(crate) async fn run(
     number: u64,
     mut random: Random,
 ) -> Outcome {
-    let (kind, fault) = fault(number, &mut random);
-    let start = if random.percent(50) {
+    let Slowness { kind, from, fault } = slowness(number, &mut random);
+    let start = if from != From::Rewrite && random.percent(50) {
         &starts.fresh
     } else {
         &starts.worn
@@ -65,6 +65,7 @@ pub(crate) async fn run(
     let scene = Scene {
         place: &round.place,
         history: &history,
+        from,
         fault,
         is_fresh: start.is_fresh,
     };
@@ -78,38 +79,72 @@ pub(crate) async fn run(
     outcome.close(round)
 }
 
+/// When the disk begins to be slow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum From {
+    /// Under load.
+    Load,
+    /// Before the broker starts, until it listens.
+    Start,
+    /// When a segment is rewritten, which may be soon after the start.
+    Rewrite,
+}
+
 /// What is slow, and how.
-fn fault(number: u64, random: &mut Random) -> (&'static str, Fault) {
+struct Slowness {
+    kind: &'static str,
+    from: From,
+    fault: Fault,
+}
+
+fn slowness(number: u64, random: &mut Random) -> Slowness {
     let millis = |range, random: &mut Random| Duration::from_millis(random.within(range));
-    let (kind, action) = match number % 3 {
-        0 => {
-            let delay = LEASE + millis(500..2500, random);
-            ("one hung", Action::Delay(delay, 0))
+    let hung = |random: &mut Random| Action::Delay(LEASE + millis(500..2500, random), 0);
+    let (kind, from, action) = match number % 6 {
+        0 => ("one hung", From::Load, hung(random)),
+        1 => {
+            let action = Action::Delay(millis(10..40, random), 1);
+            ("each was slow", From::Load, action)
         }
-        1 => ("each was slow", Action::Delay(millis(10..40, random), 1)),
-        _ => {
+        2 => {
             let every = random.within(2..12);
-            let delay = millis(50..600, random);
-            ("some were slow", Action::Delay(delay, every))
+            let action = Action::Delay(millis(50..600, random), every);
+            ("some were slow", From::Load, action)
+        }
+        3 => ("a checkpoint hung", From::Load, hung(random)),
+        4 => ("a rewrite hung", From::Rewrite, hung(random)),
+        _ => {
+            let slow = Action::Delay(millis(1..10, random), 1);
+            let action = if random.percent(50) {
+                slow
+            } else {
+                hung(random)
+            };
+            ("a slow start", From::Start, action)
         }
     };
-    let (kinds, classes) = match random.within(0..4) {
-        0 => (WRITE, LOG),
-        1 => (SYNC, LOG),
-        _ => (CHANGES | READ | OPEN, ANYWHERE),
+    let (kinds, classes, calls) = match (kind, random.within(0..4)) {
+        // Each checkpoint has as many calls and more.
+        ("a checkpoint hung", _) => (CHANGES, INDEX, 1..8),
+        ("a rewrite hung", _) => (CHANGES, DRAFT, 1..3),
+        ("a slow start", _) => (CHANGES | READ | OPEN, ANYWHERE, 1..30),
+        (_, 0) => (WRITE, LOG, 1..40),
+        (_, 1) => (SYNC, LOG, 1..40),
+        _ => (CHANGES | READ | OPEN, ANYWHERE, 1..40),
     };
     let fault = Fault {
         kinds,
         classes,
-        call: random.within(1..40),
+        call: random.within(calls),
         action,
     };
-    (kind, fault)
+    Slowness { kind, from, fault }
 }
 
 struct Scene<'a> {
     place: &'a Place,
     history: &'a History,
+    from: From,
     fault: Fault,
     is_fresh: bool,
 }
@@ -118,16 +153,33 @@ impl Scene<'_> {
     /// Everything up to the kill of the broker.
     async fn play(&self, outcome: &mut Outcome, random: &mut Random) -> anyhow::Result<()> {
         let history = self.history;
+        let mut slow_since = Instant::now();
+        if self.from != From::Load {
+            self.place.control.arm(&self.fault);
+        }
         let broker = Broker::start(self.place).await;
         let broker = broker.map_err(|ended| anyhow::anyhow!("it did not start: {ended:?}"))?;
+        if self.from == From::Start {
+            self.end_slow_time(slow_since)?;
+        }
         let mut admin = broker.admin().await.context("it does not answer")?;
         if self.is_fresh {
             load::create_queues(&mut admin, LEASE).await?;
         }
         let consumers = Consumers::start(&broker, history, LOAD, random).await;
         let _consumers = consumers.context("it does not answer")?;
-        let before = self.publish(&broker, random).await?;
-        self.slow_time(&broker, random).await?;
+        let mut before = Duration::ZERO;
+        if self.from == From::Load {
+            before = self.publish(&broker, random).await?;
+            slow_since = Instant::now();
+            self.place.control.arm(&self.fault);
+        }
+        if self.from != From::Start {
+            self.slow_time(&broker, slow_since, random).await?;
+        }
+        if self.from != From::Load {
+            before = self.publish(&broker, random).await?;
+        }
         outcome.hit = true;
         // It is as before: everything is settled, the figures add up, and the next load is as fast.
         let (stats, totals) = rest(&mut admin, history).await?;
@@ -174,8 +226,12 @@ impl Scene<'_> {
     }
 
     /// Publishes for as long as the disk is slow, and looks what the broker uses of a processor.
-    async fn slow_time(&self, broker: &Broker, random: &mut Random) -> anyhow::Result<()> {
-        self.place.control.arm(&self.fault);
+    async fn slow_time(
+        &self,
+        broker: &Broker,
+        since: Instant,
+        random: &mut Random,
+    ) -> anyhow::Result<()> {
         let is_over = AtomicBool::new(false);
         let publishing = async {
             while !is_over.load(Ordering::Acquire) {
@@ -184,7 +240,7 @@ impl Scene<'_> {
             Ok(())
         };
         let watching = async {
-            let watched = self.watch(broker).await;
+            let watched = self.watch(broker, since).await;
             is_over.store(true, Ordering::Release);
             watched
         };
@@ -193,11 +249,9 @@ impl Scene<'_> {
     }
 
     /// Ends the slow time, and looks what the broker used of a processor in it.
-    async fn watch(&self, broker: &Broker) -> anyhow::Result<()> {
+    async fn watch(&self, broker: &Broker, since: Instant) -> anyhow::Result<()> {
         let control = &self.place.control;
-        let Action::Delay(delay, every) = self.fault.action else {
-            unreachable!("a slow disk has no other");
-        };
+        let (_, every) = self.delay();
         wait("the disk is not slow", || control.hits() > 0).await?;
         let usage = Usage::begin(broker);
         let before = self.history.lock().totals;
@@ -206,16 +260,33 @@ impl Scene<'_> {
         } else {
             sleep(SLOW).await;
         }
+        self.end_slow_time(since)?;
+        let after = self.history.lock().totals;
+        let work = after.sent - before.sent + after.delivered - before.delivered;
+        usage.check(broker, WORK * u32::try_from(work)?)
+    }
+
+    /// The disk is as before: it must have been slow for as long as was chosen.
+    fn end_slow_time(&self, since: Instant) -> anyhow::Result<()> {
+        let control = &self.place.control;
+        let (delay, _) = self.delay();
         let hits = u32::try_from(control.hits())?;
         control.count(0, 0);
-        let passed = usage.passed();
+        let passed = since.elapsed();
+        ensure!(hits > 0, "no call was slow");
         ensure!(
             delay * hits <= (passed + LOOKED_LATE) * CALLERS.min(hits),
             "{hits} calls were to take {delay:?} longer each, and {passed:?} passed"
         );
-        let after = self.history.lock().totals;
-        let work = after.sent - before.sent + after.delivered - before.delivered;
-        usage.check(broker, WORK * u32::try_from(work)?)
+        Ok(())
+    }
+
+    /// How much longer a call takes, and which ones after the first do.
+    fn delay(&self) -> (Duration, u64) {
+        let Action::Delay(delay, every) = self.fault.action else {
+            unreachable!("a slow disk has no other");
+        };
+        (delay, every)
     }
 }
 
