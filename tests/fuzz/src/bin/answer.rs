@@ -71,7 +71,7 @@ fn delivery(input: &mut Input<'_>) -> Delivery {
         lease_id: LeaseId(number(input)),
         attempt: number(input) as u32,
         lease_until: time(input),
-        message: Arc::new(message(input)),
+        message: message(input).into(),
         note: (what & 2 != 0).then(|| Arc::new(note)),
     }
 }

@@ -5,11 +5,7 @@
 //! after its changes, nothing is asked but that nothing panics or takes much memory.
 #![no_main]
 
-use std::{
-    fs,
-    path::PathBuf,
-    sync::{Arc, LazyLock},
-};
+use std::{fs, path::PathBuf, sync::LazyLock};
 
 use courser_core::{
     id::{Position, QueueId, Seq},
@@ -58,7 +54,7 @@ fn group(number: u64) -> Group {
         records.push(Record::Removed { queue, seq });
     }
     Group {
-        messages: positions.map(|n| Arc::new(message(n))).into(),
+        messages: positions.map(|n| message(n).into()).into(),
         records,
         next_position: Position(number * 2 + 1),
     }
