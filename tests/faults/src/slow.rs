@@ -159,8 +159,14 @@ impl Scene<'_> {
         }
         let broker = Broker::start(self.place).await;
         let broker = broker.map_err(|ended| anyhow::anyhow!("it did not start: {ended:?}"))?;
+        // A start may have made fewer calls than it would take to come to a slow one: then the load does.
+        let mut is_slow = self.from != From::Start;
         if self.from == From::Start {
-            self.end_slow_time(slow_since)?;
+            is_slow = self.place.control.hits() == 0;
+            if !is_slow {
+                self.no_call_hangs().await?;
+                self.end_slow_time(slow_since)?;
+            }
         }
         let mut admin = broker.admin().await.context("it does not answer")?;
         if self.is_fresh {
@@ -174,7 +180,7 @@ impl Scene<'_> {
             slow_since = Instant::now();
             self.place.control.arm(&self.fault);
         }
-        if self.from != From::Start {
+        if is_slow {
             self.slow_time(&broker, slow_since, random).await?;
         }
         if self.from != From::Load {
@@ -255,15 +261,22 @@ impl Scene<'_> {
         wait("the disk is not slow", || control.hits() > 0).await?;
         let usage = Usage::begin(broker);
         let before = self.history.lock().totals;
-        if every == 0 {
-            wait("a call hangs", || control.waiting() == 0).await?;
-        } else {
+        self.no_call_hangs().await?;
+        if every > 0 {
             sleep(SLOW).await;
         }
         self.end_slow_time(since)?;
         let after = self.history.lock().totals;
         let work = after.sent - before.sent + after.delivered - before.delivered;
         usage.check(broker, WORK * u32::try_from(work)?)
+    }
+
+    /// Waits for a call that is to hang to be through.
+    async fn no_call_hangs(&self) -> anyhow::Result<()> {
+        if self.delay().1 > 0 {
+            return Ok(());
+        }
+        wait("a call hangs", || self.place.control.waiting() == 0).await
     }
 
     /// The disk is as before: it must have been slow for as long as was chosen.

@@ -70,9 +70,15 @@ impl Log {
         if !wanted.is_sorted() {
             wanted.sort_unstable();
         }
-        let mut answers = vec![None; positions.len()];
         let scratch = &mut *self.scratch.lock();
-        let mut rest = &wanted[..];
+        let answers = self.load_with(scratch, &wanted);
+        scratch.direct.close();
+        answers
+    }
+
+    fn load_with(&self, scratch: &mut Scratch, wanted: &[Wanted]) -> Result<Answers, StoreError> {
+        let mut answers = vec![None; wanted.len()];
+        let mut rest = wanted;
         while let Some(&(position, _)) = rest.first() {
             let Some((segment, until)) = self.segment_of(position) else {
                 rest = &rest[1..];
@@ -323,6 +329,11 @@ pub(super) struct Direct {
 }
 
 impl Direct {
+    /// Its file may be one that was removed, and takes room until it is closed.
+    fn close(&mut self) {
+        *self = Self::default();
+    }
+
     /// Reads whole blocks, and what is `needed` of them in any case, if need be the other way; answers how many bytes
     /// it has read.
     pub(super) fn read_all(

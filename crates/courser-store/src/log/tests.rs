@@ -336,7 +336,19 @@ fn large_messages_are_read_wherever_they_lie_and_after_a_rewrite() {
         bytes: 1_262_144,
     };
     assert!(log.rewrite(&first, &live).unwrap());
+    drop(first);
+    // The file that was replaced takes no room any more.
+    assert_eq!(removed_and_open(&folder), 0);
     check(&[5, 2, 7, 2]);
+}
+
+/// Files of the folder that were removed and are open.
+fn removed_and_open(folder: &TempDir) -> usize {
+    let open = fs::read_dir("/proc/self/fd").unwrap();
+    let open = open.filter_map(|open| fs::read_link(open.unwrap().path()).ok());
+    open.filter(|path| path.starts_with(folder.path()))
+        .filter(|path| path.to_string_lossy().ends_with(" (deleted)"))
+        .count()
 }
 
 #[test]
