@@ -1,22 +1,25 @@
 //! The connection to a broker, and the calls that need no stream.
 
-use std::time::Duration;
+use std::{future::poll_fn, time::Duration};
 
 use courser_executor::TaskExecutor;
 use courser_proto::v1::{admin_client::AdminClient, broker_client::BrokerClient};
 use prost::Message as _;
-use tokio_stream::Stream;
+use tokio_stream::{Stream, StreamExt as _};
 use tonic::{
-    Code, Request, Streaming,
-    client::Grpc,
-    codec::Codec,
-    codegen::http::uri::PathAndQuery,
+    Code, Status,
+    body::Body,
+    client::GrpcService as _,
+    codec::EncodeBody,
+    codegen::http,
     transport::{Channel, Endpoint},
 };
 use tonic_health::pb::{HealthCheckRequest, health_check_response, health_client::HealthClient};
 
 use crate::{
+    codec::BatchEncoder,
     error::{Error, Refusal},
+    responses::{Reader, Responses},
     subscription::ConsumerOptions,
     time::to_wire_duration,
     wire,
@@ -110,22 +113,37 @@ impl Client {
     }
 
     /// Opens a stream of requests and of answers.
-    pub(crate) async fn open_stream<C: Codec>(
+    pub(crate) async fn open_stream<Request, R>(
         &self,
-        path: PathAndQuery,
-        requests: impl Stream<Item = C::Encode> + Send + 'static,
-        codec: C,
-    ) -> Result<Streaming<C::Decode>, Error>
+        path: &'static str,
+        requests: impl Stream<Item = Request> + Send + 'static,
+        reader: R,
+    ) -> Result<Responses<R>, Error>
     where
-        C::Encode: Send + Sync + 'static,
-        C::Decode: Send + Sync + 'static,
+        Request: prost::Message + 'static,
+        R: Reader,
     {
-        let mut grpc = Grpc::new(self.channel.clone())
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        grpc.ready().await.map_err(|error| unreachable(&error))?;
-        let responses = grpc.streaming(Request::new(requests), path, codec).await?;
-        Ok(responses.into_inner())
+        let encoder = BatchEncoder::default();
+        let (requests, max) = (requests.map(Ok), Some(MESSAGE_BYTES_MAX));
+        let body = EncodeBody::new_client(encoder, requests, None, max);
+        let mut request = http::Request::new(Body::new(body));
+        *request.method_mut() = http::Method::POST;
+        *request.version_mut() = http::Version::HTTP_2;
+        *request.uri_mut() = http::Uri::from_static(path);
+        for (name, value) in [
+            (http::header::TE, "trailers"),
+            (http::header::CONTENT_TYPE, "application/grpc"),
+        ] {
+            let value = http::HeaderValue::from_static(value);
+            request.headers_mut().insert(name, value);
+        }
+        let mut channel = self.channel.clone();
+        poll_fn(|context| channel.poll_ready(context))
+            .await
+            .map_err(|error| unreachable(&error))?;
+        let answer = channel.call(request).await;
+        let answer = answer.map_err(|error| Status::from_error(Box::new(error)))?;
+        Ok(Responses::new(answer, reader)?)
     }
 
     /// Publishes messages, all or nothing, and answers when they are as safe as was asked for. For

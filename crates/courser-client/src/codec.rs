@@ -11,49 +11,27 @@ pub(crate) use delivering::read as read_deliveries;
 
 use std::marker::PhantomData;
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use prost::Message;
 use tonic::{
     Status,
-    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    codec::{EncodeBuf, Encoder},
 };
 
 use crate::{
     deliveries::Received,
+    responses::Reader,
     wire::{PublishStreamResponse, SubscribeResponse, subscribe_response::Kind},
 };
 
-/// Sends `Request`, reads with `Reader`.
-pub(crate) struct BatchCodec<Request, Reader>(PhantomData<(Request, Reader)>);
+/// Makes room for a request before it encodes it.
+pub(crate) struct BatchEncoder<Request>(PhantomData<Request>);
 
-impl<Request, Reader> Default for BatchCodec<Request, Reader> {
+impl<Request> Default for BatchEncoder<Request> {
     fn default() -> Self {
         Self(PhantomData)
     }
 }
-
-impl<Request, Reader> Codec for BatchCodec<Request, Reader>
-where
-    Request: Message + Send + 'static,
-    Reader: Decoder<Error = Status> + Default + Send + 'static,
-    Reader::Item: Send + 'static,
-{
-    type Encode = Request;
-    type Decode = Reader::Item;
-    type Encoder = BatchEncoder<Request>;
-    type Decoder = Reader;
-
-    fn encoder(&mut self) -> Self::Encoder {
-        BatchEncoder(PhantomData)
-    }
-
-    fn decoder(&mut self) -> Self::Decoder {
-        Reader::default()
-    }
-}
-
-/// Makes room for a request before it encodes it.
-pub(crate) struct BatchEncoder<Request>(PhantomData<Request>);
 
 impl<Request: Message> Encoder for BatchEncoder<Request> {
     type Item = Request;
@@ -66,46 +44,42 @@ impl<Request: Message> Encoder for BatchEncoder<Request> {
     }
 }
 
-/// Decodes confirms.
-#[derive(Default)]
-pub(crate) struct ConfirmsDecoder;
+/// Reads confirms.
+#[derive(Debug, Default)]
+pub(crate) struct ConfirmsReader;
 
-impl Decoder for ConfirmsDecoder {
-    type Item = PublishStreamResponse;
-    type Error = Status;
+impl Reader for ConfirmsReader {
+    type Response = PublishStreamResponse;
 
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Self::Item>, Status> {
-        let bytes = from.copy_to_bytes(from.remaining());
-        merge(PublishStreamResponse::default(), bytes).map(Some)
+    fn read(&mut self, encoded: Bytes) -> Result<Self::Response, Status> {
+        merge(PublishStreamResponse::default(), encoded)
     }
 }
 
-/// Decodes deliveries and results.
-#[derive(Default)]
-pub(crate) struct DeliveriesDecoder {
+/// Reads deliveries and results.
+#[derive(Debug, Default)]
+pub(crate) struct DeliveriesReader {
     /// Deliveries that came last time: room for as many is made before the next ones are decoded, so that they
     /// are not moved as they become more.
     expected: usize,
 }
 
-impl Decoder for DeliveriesDecoder {
+impl Reader for DeliveriesReader {
     /// `None` is a heartbeat.
-    type Item = Option<Received>;
-    type Error = Status;
+    type Response = Option<Received>;
 
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Self::Item>, Status> {
-        let bytes = from.copy_to_bytes(from.remaining());
-        if let Some(batch) = delivering::read(&bytes, self.expected) {
+    fn read(&mut self, encoded: Bytes) -> Result<Self::Response, Status> {
+        if let Some(batch) = delivering::read(&encoded, self.expected) {
             self.expected = batch.len();
-            return Ok(Some(Some(Received::Deliveries(batch))));
+            return Ok(Some(Received::Deliveries(batch)));
         }
-        let response = merge(SubscribeResponse::default(), bytes)?;
-        Ok(Some(match response.kind {
+        let response = merge(SubscribeResponse::default(), encoded)?;
+        Ok(match response.kind {
             Some(Kind::Deliveries(more)) => Some(Received::Deliveries(more.deliveries.into())),
             Some(Kind::Settled(settled)) => Some(Received::Settled(settled)),
             Some(Kind::Drained(_)) => Some(Received::Drained),
             Some(Kind::Heartbeat(_)) | None => None,
-        }))
+        })
     }
 }
 

@@ -41,6 +41,7 @@ mod error;
 pub mod fuzz;
 mod publish;
 mod publisher;
+mod responses;
 mod settler;
 mod subscription;
 mod time;

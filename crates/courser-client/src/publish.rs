@@ -2,13 +2,13 @@
 
 use tokio::sync::mpsc;
 use tokio_stream::{Stream, wrappers::ReceiverStream};
-use tonic::{Streaming, codegen::http::uri::PathAndQuery};
 
 use crate::{
     client::Client,
-    codec::{BatchCodec, ConfirmsDecoder},
+    codec::ConfirmsReader,
     error::Error,
-    wire::{Confirm, PublishStreamRequest, PublishStreamResponse},
+    responses::Responses,
+    wire::{Confirm, PublishStreamRequest},
 };
 
 /// Requests waiting to be encoded. Few, so that whoever sends feels the broker's pace.
@@ -32,9 +32,8 @@ impl Client {
         &self,
         requests: impl Stream<Item = PublishStreamRequest> + Send + 'static,
     ) -> Result<PublishConfirms, Error> {
-        let path = PathAndQuery::from_static("/courser.v1.Broker/PublishStream");
-        let codec = BatchCodec::<_, ConfirmsDecoder>::default();
-        let responses = self.open_stream(path, requests, codec).await?;
+        let path = "/courser.v1.Broker/PublishStream";
+        let responses = self.open_stream(path, requests, ConfirmsReader).await?;
         Ok(PublishConfirms { responses })
     }
 }
@@ -62,7 +61,7 @@ impl PublishSender {
 /// The confirms of a publish stream, in the order of its requests.
 #[derive(Debug)]
 pub struct PublishConfirms {
-    responses: Streaming<PublishStreamResponse>,
+    responses: Responses<ConfirmsReader>,
 }
 
 impl PublishConfirms {
@@ -73,7 +72,7 @@ impl PublishConfirms {
     pub async fn next(&mut self) -> Result<Option<Vec<Confirm>>, Error> {
         Ok(self
             .responses
-            .message()
+            .next()
             .await?
             .map(|response| response.confirms))
     }

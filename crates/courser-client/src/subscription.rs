@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::{Streaming, codegen::http::uri::PathAndQuery};
 
 use crate::{
     client::Client,
-    codec::{BatchCodec, DeliveriesDecoder},
+    codec::DeliveriesReader,
     deliveries::Received,
     error::Error,
+    responses::Responses,
     time::to_wire_duration,
     wire::{Drain, Open, Settle, SubscribeRequest, subscribe_request},
 };
@@ -67,9 +67,9 @@ impl Client {
         };
         requests.send(open).map_err(|_| Error::stream_ended())?;
         let requests_stream = UnboundedReceiverStream::new(receiver);
-        let path = PathAndQuery::from_static("/courser.v1.Broker/Subscribe");
-        let codec = BatchCodec::<_, DeliveriesDecoder>::default();
-        let responses = self.open_stream(path, requests_stream, codec).await?;
+        let path = "/courser.v1.Broker/Subscribe";
+        let reader = DeliveriesReader::default();
+        let responses = self.open_stream(path, requests_stream, reader).await?;
         Ok(Subscription {
             settles: SettleSender { requests },
             responses,
@@ -82,7 +82,7 @@ impl Client {
 #[derive(Debug)]
 pub struct Subscription {
     settles: SettleSender,
-    responses: Streaming<Option<Received>>,
+    responses: Responses<DeliveriesReader>,
 }
 
 impl Subscription {
@@ -100,7 +100,7 @@ impl Subscription {
     /// connection broke.
     pub async fn next(&mut self) -> Result<Option<Received>, Error> {
         loop {
-            match self.responses.message().await? {
+            match self.responses.next().await? {
                 None => return Ok(None),
                 Some(None) => {}
                 Some(received) => return Ok(received),

@@ -100,7 +100,8 @@ pub const DUE_CLEARED_AT: usize = 1_024;
 /// Deliveries handed to one consumer before the next one has its turn.
 pub const DELIVERY_QUANTUM: usize = 64;
 /// Bytes handed to a consumer's connection and not yet taken by it, below which it is handed one more message: a
-/// client that stops reading holds no more than this in memory and a message. A little more than the largest message
+/// client that stops reading holds no more than this in memory and a message, beside what came in one request with
+/// those, which the engine bounds for all. A little more than the largest message
 /// that a broker takes unless it is told otherwise: one is on its way while the next is read. What waits for its
 /// sync counts too, so this is also what one consumer gets for each sync under load.
 pub const UNSENT_BYTES_MAX: u64 = (4 * 1024 + 64) * 1024;

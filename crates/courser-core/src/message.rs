@@ -1,6 +1,10 @@
 //! A message: what is published, and what it becomes when the broker has placed it.
 
-use std::{fmt, ops::Deref, sync::Arc};
+use std::{
+    fmt,
+    ops::Deref,
+    sync::{Arc, Weak},
+};
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -164,6 +168,30 @@ impl SharedMessage {
         (0..together.len()).map(move |index| Self {
             together: Arc::clone(&together),
             index: index as u32,
+        })
+    }
+}
+
+impl SharedMessage {
+    /// Whether others came together with it, and stay in memory as long as it does.
+    #[must_use]
+    pub fn keeps_others(&self) -> bool {
+        self.together.len() > 1
+    }
+
+    /// The memory that it lies in, which this does not keep.
+    #[must_use]
+    pub fn memory(&self) -> Weak<[Message]> {
+        Arc::downgrade(&self.together)
+    }
+
+    /// The same message, in memory of its own.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        let message = Message::clone(self);
+        Self::from(Message {
+            payload: Bytes::copy_from_slice(&message.payload),
+            ..message
         })
     }
 }

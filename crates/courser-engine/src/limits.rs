@@ -57,6 +57,9 @@ pub(crate) const PEEKS_AT_ONCE: usize = 4;
 pub(crate) const RECENT_BYTES_MAX: usize = 96 * 1024 * 1024;
 /// The latest messages kept in memory, however small.
 pub(crate) const RECENT_MESSAGES_MAX: usize = 262_144;
+/// Bytes of messages that are in memory only because one that they came with is on its way to a consumer; beyond that,
+/// each goes in memory of its own. More than consumers that take what they get leave behind.
+pub(crate) const LEFT_BEHIND_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Bytes of messages in one request to the loader.
 pub(crate) const LOAD_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Bytes of messages committed since the last checkpoint that make the next one due: a restart

@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -14,7 +14,7 @@ use courser_core::{
     time::Timestamp,
 };
 
-use crate::limits::{IDLE_BYTES, RECENT_MESSAGES_MAX, REST_INTERVAL};
+use crate::limits::{IDLE_BYTES, LEFT_BEHIND_BYTES_MAX, RECENT_MESSAGES_MAX, REST_INTERVAL};
 
 /// The position that comes after the last one in the log: what lies before it can be read from there.
 /// Moved by who commits, read by the engine.
@@ -41,6 +41,9 @@ impl Committed {
 /// them, so that their memory is taken again while the processor still has it in its cache. Until then they count as a
 /// whole, however few are left. Beyond the bounds the oldest go first, whoever needs them. Those that are not
 /// in the log yet stay, for nobody else has them: how many these are, the bounds on what is on its way say.
+///
+/// What is gone from here may still be kept by a delivery that its connection does not take, together with all that it
+/// came with: that is counted apart, and while it is much, deliveries get memory of their own.
 #[derive(Debug)]
 pub(crate) struct Recent {
     /// The position of the first item.
@@ -58,6 +61,21 @@ pub(crate) struct Recent {
     rest_at: Option<Timestamp>,
     /// What came since the last such look.
     came: usize,
+    /// What is gone from here and was still kept when it was last looked.
+    left_behind: Vec<LeftBehind>,
+    /// What that takes.
+    left_behind_bytes: usize,
+    /// It is looked again when there are so many.
+    left_behind_look: usize,
+    /// So much of it is not too much.
+    left_behind_max: usize,
+}
+
+/// Messages that came together and are gone from here.
+#[derive(Debug)]
+struct LeftBehind {
+    memory: Weak<[Message]>,
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -91,6 +109,10 @@ impl Recent {
             committed,
             rest_at: None,
             came: 0,
+            left_behind: Vec::new(),
+            left_behind_bytes: 0,
+            left_behind_look: 0,
+            left_behind_max: LEFT_BEHIND_BYTES_MAX,
         }
     }
 
@@ -120,9 +142,11 @@ impl Recent {
             let item = self.index(*position).and_then(|at| self.items.get_mut(at));
             let Some(item) = item else { continue };
             item.queues = item.queues.saturating_sub(1);
-            if item.queues == 0 && item.message.take().is_some() {
+            if item.queues == 0
+                && let Some(message) = item.message.take()
+            {
                 let run = item.run;
-                self.let_go_of_one(run);
+                self.let_go_of_one(run, message);
             }
         }
         while self
@@ -142,6 +166,31 @@ impl Recent {
                 self.forget_oldest();
             }
         }
+        if self.keeps_much_behind() && self.left_behind.len() >= self.left_behind_look {
+            self.look_behind();
+        }
+    }
+
+    /// A message to hand over.
+    pub(crate) fn hand_over(&self, position: Position) -> Option<SharedMessage> {
+        let message = self.get(position)?;
+        Some(if message.keeps_others() && self.keeps_much_behind() {
+            message.apart()
+        } else {
+            message.clone()
+        })
+    }
+
+    fn keeps_much_behind(&self) -> bool {
+        self.left_behind_bytes > self.left_behind_max
+    }
+
+    /// Forgets what nobody keeps any more.
+    fn look_behind(&mut self) {
+        self.left_behind.retain(|of| of.memory.strong_count() > 0);
+        self.left_behind.shrink_to(2 * self.left_behind.len());
+        self.left_behind_bytes = self.left_behind.iter().map(|of| of.bytes).sum();
+        self.left_behind_look = 2 * self.left_behind.len();
     }
 
     pub(crate) fn get(&self, position: Position) -> Option<&SharedMessage> {
@@ -167,6 +216,7 @@ impl Recent {
         if self.rest_at.is_some() && (self.came < IDLE_BYTES || self.items.is_empty()) {
             self.clear();
         }
+        self.look_behind();
         self.came = 0;
         self.rest_at = (!self.items.is_empty()).then_some(now + REST_INTERVAL);
     }
@@ -187,24 +237,37 @@ impl Recent {
     fn forget_oldest(&mut self) {
         if let Some(oldest) = self.items.pop_front() {
             self.first.0 += 1;
-            if oldest.message.is_some() {
-                self.let_go_of_one(oldest.run);
+            if let Some(message) = oldest.message {
+                self.let_go_of_one(oldest.run, message);
             }
         }
     }
 
-    /// A message of this run is not held any more.
-    fn let_go_of_one(&mut self, run: u32) {
+    /// This message of this run is not held any more.
+    fn let_go_of_one(&mut self, run: u32, message: SharedMessage) {
         let at = run.wrapping_sub(self.first_run) as usize;
         if let Some(run) = self.runs.get_mut(at) {
             run.held -= 1;
             if run.held == 0 {
                 self.bytes -= run.bytes;
+                if message.keeps_others() {
+                    let (memory, bytes) = (message.memory(), run.bytes);
+                    drop(message);
+                    self.leave_behind(LeftBehind { memory, bytes });
+                }
             }
         }
         while self.runs.front().is_some_and(|run| run.held == 0) {
             self.runs.pop_front();
             self.first_run = self.first_run.wrapping_add(1);
+        }
+    }
+
+    /// Counts what is gone from here, if somebody keeps it.
+    fn leave_behind(&mut self, of: LeftBehind) {
+        if of.memory.strong_count() > 0 {
+            self.left_behind_bytes += of.bytes;
+            self.left_behind.push(of);
         }
     }
 }
@@ -314,5 +377,62 @@ mod tests {
         assert_eq!((held(&recent), recent.bytes), (vec![1], bytes(&message(1))));
         recent.forget_acked(&[Position(1)]);
         assert_eq!((recent.bytes, recent.first_run), (0, 2));
+    }
+
+    /// Messages 1 to `count`, so many of them together, all in the log, of which so many bytes may be left behind.
+    fn recent_together(count: u64, together: usize, left_behind_max: usize) -> Recent {
+        let mut recent = recent(0, 1, 1, 1_000_000);
+        recent.left_behind_max = left_behind_max;
+        let positions: Vec<_> = (1..=count).collect();
+        for positions in positions.chunks(together) {
+            let messages = positions
+                .iter()
+                .map(|position| Message::clone(&message(*position)));
+            let together = SharedMessage::all(messages.collect());
+            recent.push(together.map(|message| (message, 1)));
+        }
+        recent
+    }
+
+    #[test]
+    fn what_a_delivery_keeps_of_what_is_gone_counts_until_it_is_gone_too() {
+        let each = bytes(&message(1));
+        let mut recent = recent_together(7, 3, 1_000_000);
+        let kept = recent.hand_over(Position(2)).unwrap();
+        let alone = recent.hand_over(Position(7)).unwrap();
+        recent.forget_acked(&[1, 3, 4, 5, 6, 7].map(Position));
+        assert_eq!(recent.left_behind_bytes, 0);
+        recent.forget_acked(&[Position(2)]);
+        // It keeps what it came with; one that came alone keeps nothing.
+        assert_eq!((recent.bytes, recent.left_behind_bytes), (0, 3 * each));
+        recent.look_behind();
+        assert_eq!(recent.left_behind_bytes, 3 * each);
+        drop((kept, alone));
+        recent.look_behind();
+        assert_eq!((recent.left_behind_bytes, recent.left_behind.len()), (0, 0));
+    }
+
+    #[test]
+    fn deliveries_keep_nothing_else_while_much_is_kept() {
+        let each = bytes(&message(1));
+        let mut recent = recent_together(9, 3, 3 * each);
+        let shares = |recent: &Recent, position| {
+            let handed = recent.hand_over(Position(position)).unwrap();
+            assert_eq!(handed, *recent.get(Position(position)).unwrap());
+            handed.keeps_others()
+        };
+        let kept = [1, 4].map(|position| recent.hand_over(Position(position)).unwrap());
+        recent.forget_acked(&[1, 2, 3].map(Position));
+        recent.trim();
+        assert!(shares(&recent, 7));
+        recent.forget_acked(&[4, 5, 6].map(Position));
+        recent.trim();
+        assert!(!shares(&recent, 7));
+        // A look is worth it when there is more to look at, or after a while.
+        drop(kept);
+        recent.trim();
+        assert!(!shares(&recent, 8));
+        recent.rest(Timestamp::ZERO);
+        assert!(shares(&recent, 8));
     }
 }

@@ -54,6 +54,13 @@ impl Leaving {
         self.lock().push(kept);
     }
 
+    /// The connection asks for more than there is, or does not.
+    pub(crate) fn note_asked(&self, is_asking: bool) {
+        if let Some(asking) = self.0.asking.get() {
+            asking.store(is_asking, Ordering::SeqCst);
+        }
+    }
+
     /// The answer, with what is kept going along.
     pub(crate) fn attach(
         self,
@@ -74,7 +81,8 @@ impl Leaving {
         self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn load(&self, bytes: Bytes) -> Bytes {
+    /// The last bytes of an answer, with what was kept until they are gone.
+    pub(crate) fn load(&self, bytes: Bytes) -> Bytes {
         let kept = std::mem::take(&mut *self.lock());
         if kept.is_empty() {
             return bytes;
@@ -95,7 +103,7 @@ impl<K> AsRef<[u8]> for Loaded<K> {
     }
 }
 
-/// The body of an answer.
+/// The body of an answer that is given as a whole.
 struct Left<B> {
     body: B,
     leaving: Leaving,
@@ -112,11 +120,7 @@ where
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(context);
-        if let Some(asking) = self.leaving.0.asking.get() {
-            asking.store(polled.is_pending(), Ordering::SeqCst);
-        }
-        let frame = ready!(polled);
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         let load = |frame: Frame<Bytes>| frame.map_data(|bytes| self.leaving.load(bytes));
         Poll::Ready(frame.map(|frame| frame.map(load)))
     }
@@ -127,49 +131,5 @@ where
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::task::Waker;
-
-    use http_body::Body as _;
-
-    use super::*;
-
-    /// Has a frame every other time it is asked.
-    #[derive(Default)]
-    struct EveryOther(bool);
-
-    impl http_body::Body for EveryOther {
-        type Data = Bytes;
-        type Error = Status;
-
-        fn poll_frame(
-            mut self: Pin<&mut Self>,
-            _context: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-            self.0 = !self.0;
-            match self.0 {
-                true => Poll::Pending,
-                false => Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"a"))))),
-            }
-        }
-    }
-
-    #[test]
-    fn the_connection_asks_from_when_there_is_nothing_until_it_has_any_frame() {
-        let leaving = Leaving::default();
-        let asking = Arc::<AtomicBool>::default();
-        leaving.tell(Arc::clone(&asking));
-        let body = EveryOther::default();
-        let mut left = Left { body, leaving };
-        for asks in [true, false, true, false] {
-            let mut context = Context::from_waker(Waker::noop());
-            let polled = Pin::new(&mut left).poll_frame(&mut context);
-            assert_eq!(polled.is_pending(), asks);
-            assert_eq!(asking.load(Ordering::SeqCst), asks);
-        }
     }
 }

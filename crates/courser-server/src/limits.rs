@@ -71,6 +71,8 @@ pub(crate) const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(15);
 pub(crate) const DELIVERIES_BYTES: u64 = 512 * 1024;
 /// Messages merged into one answer of a subscription.
 pub(crate) const DELIVERIES_MAX: usize = 1_000;
+/// Bytes of the answers of a stream that go out together: more gain nothing.
+pub(crate) const ANSWERS_BYTES: usize = 32 * 1024;
 /// Events taken from the engine at once.
 pub(crate) const EVENTS_AT_ONCE: usize = 64;
 

@@ -5,6 +5,7 @@
 //! times over. Here the lengths are counted once and the fields are written as they lie. A test holds
 //! every byte against what prost makes of `convert`.
 
+mod body;
 mod confirms;
 mod deliveries;
 mod field;
@@ -20,6 +21,7 @@ use tonic::{
 };
 
 pub(crate) use self::{
+    body::AnswerBody,
     confirms::{ConfirmFrame, ToldConfirms},
     deliveries::{DeliveryFrame, PulledFrame},
     request::{Numbered, NumberedDecoder, WireDecoder},
@@ -27,8 +29,8 @@ pub(crate) use self::{
 
 /// An answer that can write itself.
 pub(crate) trait WireMessage {
-    /// Counts the lengths of its parts into `lengths`, which is empty, in the order in which they are
-    /// written, and answers its own.
+    /// Counts the lengths of its parts behind what is in `lengths`, in the order in which they are written, and
+    /// answers its own.
     fn measure(&self, lengths: &mut Vec<usize>) -> usize;
 
     /// Writes itself. `lengths` are those of `measure`.

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 pub(crate) const USAGE: &str = "\
-tests/bounds/run [--short] [--only backlog,drained,stragglers,churn,queues,steady] [--minutes N]
-                 [--rate N] [--curve FILE] [--folder FOLDER] [--broker PATH]
+tests/bounds/run [--short] [--only backlog,drained,stragglers,churn,queues,stuck,steady]
+                 [--minutes N] [--rate N] [--curve FILE] [--folder FOLDER] [--broker PATH]
 
   --short       scaled down, without the checks of time: what tests/run runs
   --minutes N   of `steady`: 60
@@ -20,15 +20,17 @@ pub(crate) enum Scenario {
     Stragglers,
     Churn,
     Queues,
+    Stuck,
     Steady,
 }
 
-const ALL: [Scenario; 6] = [
+const ALL: [Scenario; 7] = [
     Scenario::Backlog,
     Scenario::Drained,
     Scenario::Stragglers,
     Scenario::Churn,
     Scenario::Queues,
+    Scenario::Stuck,
     Scenario::Steady,
 ];
 
@@ -40,6 +42,7 @@ impl Scenario {
             Self::Stragglers => "stragglers",
             Self::Churn => "churn",
             Self::Queues => "queues",
+            Self::Stuck => "stuck",
             Self::Steady => "steady",
         }
     }

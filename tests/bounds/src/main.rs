@@ -4,7 +4,8 @@
 //!   load.rs    publishers and consumers -----> broker.rs   the binary, a process of its own
 //!      ^                                          |
 //!   backlog.rs  drained.rs  stragglers.rs         v
-//!   churn.rs    queues.rs   steady.rs   <----- probe.rs    its memory, and its folder
+//!   churn.rs    queues.rs   stuck.rs     <---- probe.rs    its memory, and its folder
+//!   steady.rs
 //!      |
 //!      v
 //!   check.rs   each figure beside its bound
@@ -26,6 +27,7 @@ mod probe;
 mod queues;
 mod steady;
 mod stragglers;
+mod stuck;
 
 use std::{fs, path::Path, process::ExitCode};
 
@@ -94,6 +96,7 @@ async fn one(args: &Args, scenario: Scenario, checks: &mut Checks) -> anyhow::Re
         Scenario::Stragglers => stragglers::run(context).await,
         Scenario::Churn => churn::run(context).await,
         Scenario::Queues => queues::run(context).await,
+        Scenario::Stuck => stuck::run(context).await,
         Scenario::Steady => steady::run(context).await,
     }
 }

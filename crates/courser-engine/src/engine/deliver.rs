@@ -117,12 +117,12 @@ impl Engine {
             }
             for hand_over in rest.by_ref().take(run) {
                 outlet.handed_bytes += u64::from(hand_over.size);
-                match self.recent.get(hand_over.position) {
+                match self.recent.hand_over(hand_over.position) {
                     Some(message) if outlet.waiting.is_empty() => {
                         if hand_over.lease_id == NO_LEASE {
                             acked.push(hand_over.position);
                         }
-                        outlet.batch.push(delivery(hand_over, message.clone()));
+                        outlet.batch.push(delivery(hand_over, message));
                     }
                     _ => outlet.waiting.push_back(hand_over),
                 }
@@ -146,9 +146,8 @@ impl Engine {
         let mut is_waited_for = false;
         while outlet.loading == 0
             && let Some(next) = outlet.waiting.front()
-            && let Some(message) = self.recent.get(next.position)
+            && let Some(message) = self.recent.hand_over(next.position)
         {
-            let message = message.clone();
             let hand_over = outlet.waiting.pop_front().expect("looked at above");
             is_waited_for |= outlet.complete(hand_over, message);
         }

@@ -10,25 +10,29 @@ use std::{
 
 use courser_engine::Cut;
 use courser_proto::v1::{self, broker_server::SERVICE_NAME};
+use tokio_stream::Stream;
 use tonic::{
     Request, Response, Status, Streaming,
     body::Body,
     codec::{Codec, Decoder},
     codegen::{BoxFuture, Service, http},
-    server::{Grpc, NamedService, StreamingService, UnaryService},
+    metadata::MetadataValue,
+    server::{Grpc, NamedService, UnaryService},
 };
 
-use super::{
-    BrokerService, confirms::ConfirmStream, deliveries::DeliveryStream, words::StreamInOurWords,
-};
+use super::{BrokerService, words::StreamInOurWords};
 use crate::{
     connection::Way,
     leaving::Leaving,
     limits,
-    wire::{
-        DeliveryFrame, Numbered, NumberedDecoder, ToldConfirms, WireCodec, WireDecoder, WireMessage,
-    },
+    wire::{AnswerBody, NumberedDecoder, WireCodec, WireDecoder, WireMessage},
 };
+
+/// In which encoding the messages of a call come, and which may come.
+const ENCODING_HEADER: &str = "grpc-encoding";
+const ACCEPT_HEADER: &str = "grpc-accept-encoding";
+/// As they are.
+const IDENTITY: &str = "identity";
 
 /// The Broker service.
 #[derive(Clone, Debug)]
@@ -102,21 +106,12 @@ impl Service<http::Request<Body>> for BrokerFace {
                 self.unary(request, async |broker, wanted| broker.publish(wanted).await)
             }
             "/courser.v1.Broker/PublishStream" => {
-                let mut grpc = self.grpc::<_, NumberedDecoder>();
-                let method = PublishStream(self.streams());
-                Box::pin(async move { Ok(grpc.streaming(method, request).await) })
+                let streams = self.streams();
+                Box::pin(async move { Ok(in_http(streams.publish(request))) })
             }
             "/courser.v1.Broker/Subscribe" => {
-                let mut grpc = self.grpc::<_, WireDecoder<v1::SubscribeRequest>>();
-                let leaving = Leaving::default();
-                let method = Subscribe {
-                    streams: self.streams(),
-                    cut: cut_of(&request),
-                    leaving: leaving.clone(),
-                };
-                leaving.attach(Box::pin(async move {
-                    Ok(grpc.streaming(method, request).await)
-                }))
+                let streams = self.streams();
+                Box::pin(async move { Ok(in_http(streams.subscribe(request).await)) })
             }
             "/courser.v1.Broker/Pull" => {
                 let (cut, leaving) = (cut_of(&request), Leaving::default());
@@ -161,54 +156,80 @@ where
 }
 
 /// What the two streams need.
-#[derive(Clone)]
 struct Streams {
     broker: Arc<BrokerService>,
     request_bytes_max: usize,
 }
 
 impl Streams {
-    fn answer<S>(self, inner: S) -> Response<StreamInOurWords<S>> {
-        Response::new(StreamInOurWords {
+    fn publish(&self, request: http::Request<Body>) -> Result<Body, Status> {
+        let requests = self.requests::<NumberedDecoder>(request)?;
+        let confirms = self.broker.publish_stream(requests);
+        Ok(self.answer(confirms, Leaving::default()))
+    }
+
+    async fn subscribe(&self, request: http::Request<Body>) -> Result<Body, Status> {
+        let cut = cut_of(&request);
+        let requests = self.requests::<WireDecoder<v1::SubscribeRequest>>(request)?;
+        let leaving = Leaving::default();
+        let subscribing = self.broker.subscribe(requests, cut, leaving.clone());
+        Ok(self.answer(subscribing.await?, leaving))
+    }
+
+    /// The requests of a stream, none of them compressed.
+    fn requests<Reader>(
+        &self,
+        request: http::Request<Body>,
+    ) -> Result<Streaming<Reader::Item>, Status>
+    where
+        Reader: Decoder<Error = Status> + Default + Send + 'static,
+    {
+        check_encoding(request.headers())?;
+        let max = Some(self.request_bytes_max);
+        let body = request.into_body();
+        Ok(Streaming::new_request(Reader::default(), body, None, max))
+    }
+
+    fn answer<S, Answer>(&self, inner: S, leaving: Leaving) -> Body
+    where
+        S: Stream<Item = Result<Answer, Status>> + Send + Unpin + 'static,
+        Answer: WireMessage + Send + Unpin + 'static,
+    {
+        let stream = StreamInOurWords {
             inner,
             request_bytes_max: self.request_bytes_max,
             failure: self.broker.failure().clone(),
-        })
+        };
+        Body::new(AnswerBody::new(stream, leaving))
     }
 }
 
-struct PublishStream(Streams);
-
-impl StreamingService<Numbered> for PublishStream {
-    type Response = ToldConfirms;
-    type ResponseStream = StreamInOurWords<ConfirmStream>;
-    type Future = BoxFuture<Response<Self::ResponseStream>, Status>;
-
-    fn call(&mut self, request: Request<Streaming<Numbered>>) -> Self::Future {
-        let streams = self.0.clone();
-        let stream = streams.broker.publish_stream(request.into_inner());
-        Box::pin(async move { Ok(streams.answer(stream)) })
+fn in_http(answered: Result<Body, Status>) -> http::Response<Body> {
+    match answered {
+        Ok(body) => {
+            let mut answer = http::Response::new(body);
+            let kind = http::HeaderValue::from_static("application/grpc");
+            answer
+                .headers_mut()
+                .insert(http::header::CONTENT_TYPE, kind);
+            answer
+        }
+        Err(status) => status.into_http(),
     }
 }
 
-struct Subscribe {
-    streams: Streams,
-    cut: Cut,
-    leaving: Leaving,
-}
-
-impl StreamingService<v1::SubscribeRequest> for Subscribe {
-    type Response = DeliveryFrame;
-    type ResponseStream = StreamInOurWords<DeliveryStream>;
-    type Future = BoxFuture<Response<Self::ResponseStream>, Status>;
-
-    fn call(&mut self, request: Request<Streaming<v1::SubscribeRequest>>) -> Self::Future {
-        let streams = self.streams.clone();
-        let (cut, leaving) = (self.cut.clone(), self.leaving.clone());
-        Box::pin(async move {
-            let requests = request.into_inner();
-            let stream = streams.broker.subscribe(requests, cut, leaving).await?;
-            Ok(streams.answer(stream))
-        })
+/// Refuses requests that say that they are compressed, as tonic does for calls of the other kind.
+fn check_encoding(headers: &http::HeaderMap) -> Result<(), Status> {
+    let Some(encoding) = headers.get(ENCODING_HEADER) else {
+        return Ok(());
+    };
+    if encoding == IDENTITY {
+        return Ok(());
     }
+    let encoding = String::from_utf8_lossy(encoding.as_bytes());
+    let problem = format!("requests cannot be compressed with {encoding}; send them as they are");
+    let mut status = Status::unimplemented(problem);
+    let accepted = MetadataValue::from_static(IDENTITY);
+    status.metadata_mut().insert(ACCEPT_HEADER, accepted);
+    Err(status)
 }

@@ -37,9 +37,10 @@ impl WireMessage for DeliveryFrame {
         match self {
             Self::Deliveries(deliveries) => {
                 // The length of them all stands first.
+                let first = lengths.len();
                 lengths.push(0);
-                lengths[0] = measure_deliveries(deliveries, lengths);
-                nested_len(lengths[0])
+                lengths[first] = measure_deliveries(deliveries, lengths);
+                nested_len(lengths[first])
             }
             Self::Settled(settled, invalid) => {
                 let bytes = settled_len(settled, invalid);

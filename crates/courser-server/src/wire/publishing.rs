@@ -10,7 +10,7 @@ use bytes::Bytes;
 use courser_proto::v1;
 use prost::{DecodeError, Message as _, encoding::decode_varint};
 
-use super::request::{has_groups, let_go_of_buffer};
+use super::request::{BUFFER_BYTES, has_groups, let_go_of_buffer};
 use crate::convert::{Incoming, Plain};
 
 /// A request of a PublishStream beside its number.
@@ -41,7 +41,8 @@ pub(super) fn decode(encoded: &Bytes, messages: usize) -> Result<(u64, Publishin
         Some(read) => read?,
         None => through_prost(encoded)?,
     };
-    let_go_of_buffer(&mut publishing.messages, Incoming::payload, encoded.len());
+    let buffer = encoded.len().max(BUFFER_BYTES);
+    let_go_of_buffer(&mut publishing.messages, Incoming::payload, buffer);
     Ok((number, publishing))
 }
 
@@ -266,7 +267,8 @@ mod tests {
 
     #[test]
     fn small_payloads_do_not_keep_a_large_request_in_memory() {
-        for (payload, shares) in [(10, false), (1_100, true)] {
+        // A buffer is as large as those that small requests lie in, at least.
+        for (payload, shares) in [(10, false), (1_100, false), (5_000, true)] {
             let message = v1::Message {
                 payload: vec![7; payload].into(),
                 topic: "x".repeat(1_000),

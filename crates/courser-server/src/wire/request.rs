@@ -9,7 +9,7 @@ use courser_proto::v1;
 use prost::encoding::{WireType, decode_key, decode_varint};
 use tonic::{
     Status,
-    codec::{DecodeBuf, Decoder},
+    codec::{BufferSettings, DecodeBuf, Decoder},
 };
 
 use super::publishing::{self, Publishing};
@@ -17,6 +17,9 @@ use crate::convert::{InvalidField, count_at_most};
 
 /// A message shorter than this cannot have too many headers: each takes five bytes or more.
 const MANY_HEADERS_BYTES: usize = HEADERS_MAX * 5;
+
+/// The requests of a publish stream lie in buffers of this size or more, together when they are small.
+pub(super) const BUFFER_BYTES: usize = 8 * 1024;
 
 /// A request that can be looked over.
 pub(crate) trait WireRequest: prost::Message + Default + 'static {
@@ -34,18 +37,18 @@ pub(crate) trait WireRequest: prost::Message + Default + 'static {
     }
 }
 
-/// Payloads are slices of the buffer that the request came in, of `encoded` bytes, and keep all of it in memory
+/// Payloads are slices of the buffer that the request came in, of `buffer` bytes, and keep all of it in memory
 /// as long as they live. Those that are the smaller part of it get memory of their own.
 pub(super) fn let_go_of_buffer<M>(
     messages: &mut [M],
     payload: impl Fn(&mut M) -> &mut Bytes,
-    encoded: usize,
+    buffer: usize,
 ) {
     let payloads: usize = messages
         .iter_mut()
         .map(|message| payload(message).len())
         .sum();
-    if payloads < encoded / 2 {
+    if payloads < buffer / 2 {
         for message in messages {
             let payload = payload(message);
             *payload = Bytes::copy_from_slice(payload);
@@ -102,6 +105,11 @@ impl<Request: WireRequest> Decoder for WireDecoder<Request> {
     type Item = Request;
     type Error = Status;
 
+    /// A request lies in a buffer of its size: each has one of its own, or each of very many consumers.
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(0, 0)
+    }
+
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Request>, Status> {
         // The whole request lies in one piece.
         let messages = Request::check(buffer.chunk())?;
@@ -142,6 +150,10 @@ pub(crate) struct NumberedDecoder;
 impl Decoder for NumberedDecoder {
     type Item = Numbered;
     type Error = Status;
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(BUFFER_BYTES, 0)
+    }
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Numbered>, Status> {
         let messages = match check_messages(buffer.chunk(), 2) {

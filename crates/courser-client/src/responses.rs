@@ -1,0 +1,239 @@
+//! The responses of a stream, read out of the buffers of the connection.
+//!
+//! tonic copies what comes into a buffer that each stream has and keeps, as large as the largest response that it
+//! ever had: 1 GB for consumers of 10,000 queues. A response that comes in one frame, as nearly all do, is not
+//! copied here, and nothing is kept for the next.
+
+use std::{
+    future::poll_fn,
+    mem,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf as _, Bytes};
+use http_body::Body as _;
+use sync_wrapper::SyncWrapper;
+use tonic::{Code, Status, body::Body, codegen::http};
+
+use crate::client::MESSAGE_BYTES_MAX;
+
+/// Before each response: whether it is compressed, and how long it is.
+const PREFIX_BYTES: usize = 5;
+
+/// Makes something of a response.
+pub(crate) trait Reader {
+    type Response;
+
+    fn read(&mut self, encoded: Bytes) -> Result<Self::Response, Status>;
+}
+
+/// What comes over a stream.
+#[derive(Debug)]
+pub(crate) struct Responses<R> {
+    body: SyncWrapper<Body>,
+    reader: R,
+    parts: Parts,
+}
+
+impl<R: Reader> Responses<R> {
+    /// Those of an answer.
+    ///
+    /// # Errors
+    /// The status of an answer that is nothing but one.
+    pub(crate) fn new(answer: http::Response<Body>, reader: R) -> Result<Self, Status> {
+        if let Some(status) = Status::from_header_map(answer.headers())
+            && status.code() != Code::Ok
+        {
+            return Err(status);
+        }
+        if answer.status() != http::StatusCode::OK {
+            let problem = format!(
+                "this is no gRPC server: it answers HTTP {}",
+                answer.status()
+            );
+            return Err(Status::unknown(problem));
+        }
+        Ok(Self {
+            body: SyncWrapper::new(answer.into_body()),
+            reader,
+            parts: Parts::default(),
+        })
+    }
+
+    /// The next one; `None` when the stream has ended well. Nothing is lost when this is not awaited to its end.
+    ///
+    /// # Errors
+    /// The status with which the stream ended.
+    pub(crate) async fn next(&mut self) -> Result<Option<R::Response>, Status> {
+        poll_fn(|context| self.poll_next(context)).await
+    }
+
+    fn poll_next(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Option<R::Response>, Status>> {
+        loop {
+            if let Some(encoded) = self.parts.take()? {
+                return Poll::Ready(self.reader.read(encoded).map(Some));
+            }
+            let Some(frame) = ready!(Pin::new(self.body.get_mut()).poll_frame(context)?) else {
+                return Poll::Ready(self.parts.end().map(|()| None));
+            };
+            match frame.into_data() {
+                Ok(data) => self.parts.add(data),
+                Err(frame) => {
+                    let trailers = frame.into_trailers().unwrap_or_default();
+                    match Status::from_header_map(&trailers) {
+                        Some(status) if status.code() != Code::Ok => {
+                            return Poll::Ready(Err(status));
+                        }
+                        _ => return Poll::Ready(self.parts.end().map(|()| None)),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What came and was not read.
+#[derive(Debug, Default)]
+struct Parts {
+    /// The beginning of a response that comes in several frames, with the room for all of it.
+    begun: Vec<u8>,
+    /// What came behind that; nothing while it is not whole.
+    rest: Bytes,
+}
+
+impl Parts {
+    /// The next response, if it is there. Otherwise nothing is left in `rest`.
+    fn take(&mut self) -> Result<Option<Bytes>, Status> {
+        loop {
+            let is_begun = !self.begun.is_empty();
+            let there = if is_begun { &*self.begun } else { &*self.rest };
+            let length = length(there)?;
+            let whole = PREFIX_BYTES + length.unwrap_or_default();
+            if length.is_some() && there.len() >= whole {
+                let mut taken = if is_begun {
+                    mem::take(&mut self.begun).into()
+                } else {
+                    self.rest.split_to(whole)
+                };
+                taken.advance(PREFIX_BYTES);
+                return Ok(Some(taken));
+            }
+            if self.rest.is_empty() {
+                return Ok(None);
+            }
+            self.gather(whole);
+        }
+    }
+
+    /// Gathers what there is of so many bytes.
+    fn gather(&mut self, whole: usize) {
+        self.begun.reserve_exact(whole - self.begun.len());
+        let missing = (whole - self.begun.len()).min(self.rest.len());
+        self.begun.extend_from_slice(&self.rest.split_to(missing));
+    }
+
+    /// More came, after nothing was left in `rest`.
+    fn add(&mut self, data: Bytes) {
+        self.rest = data;
+    }
+
+    /// Nothing comes any more.
+    fn end(&self) -> Result<(), Status> {
+        if self.begun.is_empty() && self.rest.is_empty() {
+            return Ok(());
+        }
+        Err(Status::internal("the stream ended within a response"))
+    }
+}
+
+/// The length of the response that begins here, if it is known.
+fn length(there: &[u8]) -> Result<Option<usize>, Status> {
+    let Some((&[compressed, a, b, c, d], _)) = there.split_first_chunk::<PREFIX_BYTES>() else {
+        return Ok(None);
+    };
+    if compressed != 0 {
+        return Err(Status::internal(
+            "a response is compressed, which nobody asked for",
+        ));
+    }
+    let length = u32::from_be_bytes([a, b, c, d]) as usize;
+    if length > MESSAGE_BYTES_MAX {
+        let problem = format!("a response of {length} bytes; the most is {MESSAGE_BYTES_MAX}");
+        return Err(Status::out_of_range(problem));
+    }
+    Ok(Some(length))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BufMut as _;
+
+    use super::*;
+
+    fn encoded(responses: &[&[u8]]) -> Vec<u8> {
+        let mut all = Vec::new();
+        for response in responses {
+            all.put_u8(0);
+            all.put_u32(u32::try_from(response.len()).unwrap());
+            all.extend_from_slice(response);
+        }
+        all
+    }
+
+    /// What is read of frames of so many bytes.
+    fn read(all: &[u8], frame: usize) -> Result<Vec<Bytes>, Status> {
+        let mut parts = Parts::default();
+        let mut taken = Vec::new();
+        for frame in all.chunks(frame) {
+            parts.add(Bytes::copy_from_slice(frame));
+            while let Some(response) = parts.take()? {
+                taken.push(response);
+            }
+        }
+        parts.end().map(|()| taken)
+    }
+
+    #[test]
+    fn responses_are_the_same_however_they_are_cut_into_frames() {
+        let large = vec![7; 300];
+        let responses: [&[u8]; 5] = [b"one", b"", &large, b"", b"four"];
+        let all = encoded(&responses);
+        for frame in 1..=all.len() {
+            assert_eq!(read(&all, frame).unwrap(), responses, "{frame}");
+        }
+    }
+
+    #[test]
+    fn a_response_that_comes_whole_is_not_copied() {
+        let frame = Bytes::from(encoded(&[b"one", b"two"]));
+        let mut parts = Parts::default();
+        parts.add(frame.clone());
+        for response in ["one", "two"] {
+            let taken = parts.take().unwrap().unwrap();
+            assert_eq!(taken, response);
+            assert!(frame.as_ptr_range().contains(&taken.as_ptr()));
+        }
+        assert_eq!(parts.take().unwrap(), None);
+    }
+
+    #[test]
+    fn a_stream_that_ends_within_a_response_has_failed() {
+        let all = encoded(&[b"one", b"two"]);
+        for end in 1..all.len() {
+            let read = read(&all[..end], 3);
+            // Between the two it may end.
+            assert_eq!(read.is_ok(), end == 8, "{end}: {read:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_compressed_or_too_large_is_refused() {
+        let of = |prefix: [u8; 5]| read(&prefix, 5).unwrap_err().code();
+        assert_eq!(of([1, 0, 0, 0, 1]), Code::Internal);
+        assert_eq!(of([0, 255, 0, 0, 0]), Code::OutOfRange);
+    }
+}
