@@ -1,17 +1,16 @@
 //! The responses of a stream, read out of the buffers of the connection.
 //!
 //! tonic copies what comes into a buffer that each stream has and keeps, as large as the largest response that it
-//! ever had: 1 GB for consumers of 10,000 queues. A response that comes in one frame, as nearly all do, is not
-//! copied here, and nothing is kept for the next.
+//! ever had: 1 GB for consumers of 10,000 queues. Here a response has memory of its own, and only that of large ones is
+//! kept for a while.
 
 use std::{
     future::poll_fn,
-    mem,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf as _, Bytes};
+use bytes::{Buf as _, Bytes, BytesMut};
 use http_body::Body as _;
 use sync_wrapper::SyncWrapper;
 use tonic::{Code, Status, body::Body, codegen::http};
@@ -20,6 +19,11 @@ use crate::client::MESSAGE_BYTES_MAX;
 
 /// Before each response: whether it is compressed, and how long it is.
 const PREFIX_BYTES: usize = 5;
+/// The memory of a response from this size on is kept for the next: malloc would ask the kernel for it each time. A stream
+/// with such responses is one of few, or of many for a short time.
+const KEPT_BYTES: usize = 96 * 1024;
+/// It is kept over so many smaller ones.
+const KEPT_FOR: u32 = 64;
 
 /// Makes something of a response.
 pub(crate) trait Reader {
@@ -99,8 +103,10 @@ impl<R: Reader> Responses<R> {
 /// What came and was not read.
 #[derive(Debug, Default)]
 struct Parts {
-    /// The beginning of a response that comes in several frames, with the room for all of it.
-    begun: Vec<u8>,
+    /// The beginning of a response, with the room for all of it.
+    begun: BytesMut,
+    /// After so many more responses that are not large, their memory is not kept any more.
+    large: u32,
     /// What came behind that; nothing while it is not whole.
     rest: Bytes,
 }
@@ -114,13 +120,19 @@ impl Parts {
             let length = length(there)?;
             let whole = PREFIX_BYTES + length.unwrap_or_default();
             if length.is_some() && there.len() >= whole {
-                let mut taken = if is_begun {
-                    mem::take(&mut self.begun).into()
-                } else {
-                    self.rest.split_to(whole)
-                };
+                if !is_begun {
+                    self.gather(whole);
+                }
+                let mut taken = self.begun.split();
                 taken.advance(PREFIX_BYTES);
-                return Ok(Some(taken));
+                self.large = match whole {
+                    KEPT_BYTES.. => KEPT_FOR,
+                    _ => self.large.saturating_sub(1),
+                };
+                if self.large == 0 {
+                    self.begun = BytesMut::new();
+                }
+                return Ok(Some(taken.freeze()));
             }
             if self.rest.is_empty() {
                 return Ok(None);
@@ -131,9 +143,14 @@ impl Parts {
 
     /// Gathers what there is of so many bytes.
     fn gather(&mut self, whole: usize) {
-        self.begun.reserve_exact(whole - self.begun.len());
-        let missing = (whole - self.begun.len()).min(self.rest.len());
-        self.begun.extend_from_slice(&self.rest.split_to(missing));
+        let missing = whole - self.begun.len();
+        self.begun.reserve(missing);
+        let there = missing.min(self.rest.len());
+        self.begun.extend_from_slice(&self.rest.split_to(there));
+        if self.rest.is_empty() {
+            // The connection goes on reading into the buffer that it came in.
+            self.rest = Bytes::new();
+        }
     }
 
     /// More came, after nothing was left in `rest`.
@@ -168,6 +185,20 @@ fn length(there: &[u8]) -> Result<Option<usize>, Status> {
     Ok(Some(length))
 }
 
+/// What is read of frames of so many bytes.
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) fn read_frames(all: &[u8], frame: usize) -> Result<Vec<Bytes>, Status> {
+    let mut parts = Parts::default();
+    let mut taken = Vec::new();
+    for frame in all.chunks(frame) {
+        parts.add(Bytes::copy_from_slice(frame));
+        while let Some(response) = parts.take()? {
+            taken.push(response);
+        }
+    }
+    parts.end().map(|()| taken)
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::BufMut as _;
@@ -184,47 +215,38 @@ mod tests {
         all
     }
 
-    /// What is read of frames of so many bytes.
-    fn read(all: &[u8], frame: usize) -> Result<Vec<Bytes>, Status> {
-        let mut parts = Parts::default();
-        let mut taken = Vec::new();
-        for frame in all.chunks(frame) {
-            parts.add(Bytes::copy_from_slice(frame));
-            while let Some(response) = parts.take()? {
-                taken.push(response);
-            }
-        }
-        parts.end().map(|()| taken)
-    }
-
     #[test]
     fn responses_are_the_same_however_they_are_cut_into_frames() {
         let large = vec![7; 300];
         let responses: [&[u8]; 5] = [b"one", b"", &large, b"", b"four"];
         let all = encoded(&responses);
         for frame in 1..=all.len() {
-            assert_eq!(read(&all, frame).unwrap(), responses, "{frame}");
+            assert_eq!(read_frames(&all, frame).unwrap(), responses, "{frame}");
         }
     }
 
     #[test]
-    fn a_response_that_comes_whole_is_not_copied() {
-        let frame = Bytes::from(encoded(&[b"one", b"two"]));
+    fn only_the_memory_of_large_responses_is_kept_for_a_while() {
         let mut parts = Parts::default();
-        parts.add(frame.clone());
-        for response in ["one", "two"] {
-            let taken = parts.take().unwrap().unwrap();
-            assert_eq!(taken, response);
-            assert!(frame.as_ptr_range().contains(&taken.as_ptr()));
+        let mut keeps_after = |bytes: usize| {
+            parts.add(Bytes::from(encoded(&[&vec![7; bytes]])));
+            assert_eq!(parts.take().unwrap().unwrap().len(), bytes);
+            assert_eq!(parts.take().unwrap(), None);
+            parts.begun.try_reclaim(KEPT_BYTES)
+        };
+        assert!(!keeps_after(KEPT_BYTES / 2));
+        assert!(keeps_after(KEPT_BYTES));
+        for _ in 1..KEPT_FOR {
+            assert!(keeps_after(KEPT_BYTES / 2));
         }
-        assert_eq!(parts.take().unwrap(), None);
+        assert!(!keeps_after(KEPT_BYTES / 2));
     }
 
     #[test]
     fn a_stream_that_ends_within_a_response_has_failed() {
         let all = encoded(&[b"one", b"two"]);
         for end in 1..all.len() {
-            let read = read(&all[..end], 3);
+            let read = read_frames(&all[..end], 3);
             // Between the two it may end.
             assert_eq!(read.is_ok(), end == 8, "{end}: {read:?}");
         }
@@ -232,7 +254,7 @@ mod tests {
 
     #[test]
     fn what_is_compressed_or_too_large_is_refused() {
-        let of = |prefix: [u8; 5]| read(&prefix, 5).unwrap_err().code();
+        let of = |prefix: [u8; 5]| read_frames(&prefix, 5).unwrap_err().code();
         assert_eq!(of([1, 0, 0, 0, 1]), Code::Internal);
         assert_eq!(of([0, 255, 0, 0, 0]), Code::OutOfRange);
     }
