@@ -38,6 +38,8 @@ pub(crate) struct Responses<R> {
     body: SyncWrapper<Body>,
     reader: R,
     parts: Parts,
+    /// Its status has come, and was a good one.
+    is_over: bool,
 }
 
 impl<R: Reader> Responses<R> {
@@ -46,7 +48,9 @@ impl<R: Reader> Responses<R> {
     /// # Errors
     /// The status of an answer that is nothing but one.
     pub(crate) fn new(answer: http::Response<Body>, reader: R) -> Result<Self, Status> {
-        if let Some(status) = Status::from_header_map(answer.headers())
+        let status = Status::from_header_map(answer.headers());
+        let is_over = status.is_some();
+        if let Some(status) = status
             && status.code() != Code::Ok
         {
             return Err(status);
@@ -56,12 +60,13 @@ impl<R: Reader> Responses<R> {
                 "this is no gRPC server: it answers HTTP {}",
                 answer.status()
             );
-            return Err(Status::unknown(problem));
+            return Err(Status::new(code_of(answer.status()), problem));
         }
         Ok(Self {
             body: SyncWrapper::new(answer.into_body()),
             reader,
             parts: Parts::default(),
+            is_over,
         })
     }
 
@@ -82,21 +87,42 @@ impl<R: Reader> Responses<R> {
                 return Poll::Ready(self.reader.read(encoded).map(Some));
             }
             let Some(frame) = ready!(Pin::new(self.body.get_mut()).poll_frame(context)?) else {
-                return Poll::Ready(self.parts.end().map(|()| None));
+                return Poll::Ready(self.end().map(|()| None));
             };
             match frame.into_data() {
                 Ok(data) => self.parts.add(data),
                 Err(frame) => {
                     let trailers = frame.into_trailers().unwrap_or_default();
-                    match Status::from_header_map(&trailers) {
-                        Some(status) if status.code() != Code::Ok => {
-                            return Poll::Ready(Err(status));
-                        }
-                        _ => return Poll::Ready(self.parts.end().map(|()| None)),
-                    }
+                    let status = Status::from_header_map(&trailers);
+                    self.is_over |= status.is_some();
+                    return Poll::Ready(match status {
+                        Some(status) if status.code() != Code::Ok => Err(status),
+                        _ => self.end().map(|()| None),
+                    });
                 }
             }
         }
+    }
+
+    /// Nothing comes any more. Without a status something on the way may have cut it.
+    fn end(&self) -> Result<(), Status> {
+        self.parts.end()?;
+        if !self.is_over {
+            return Err(Status::unknown("the stream ended without a status"));
+        }
+        Ok(())
+    }
+}
+
+/// What an answer means that is none of gRPC's, as gRPC has it ("HTTP to gRPC status code mapping").
+fn code_of(status: http::StatusCode) -> Code {
+    match status.as_u16() {
+        400 => Code::Internal,
+        401 => Code::Unauthenticated,
+        403 => Code::PermissionDenied,
+        404 => Code::Unimplemented,
+        429 | 502..=504 => Code::Unavailable,
+        _ => Code::Unknown,
     }
 }
 
@@ -222,6 +248,41 @@ mod tests {
         let all = encoded(&responses);
         for frame in 1..=all.len() {
             assert_eq!(read_frames(&all, frame).unwrap(), responses, "{frame}");
+        }
+    }
+
+    struct Whole;
+
+    impl Reader for Whole {
+        type Response = Bytes;
+
+        fn read(&mut self, encoded: Bytes) -> Result<Bytes, Status> {
+            Ok(encoded)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_ends_without_a_status_has_failed() {
+        let end = async |status: Option<&'static str>| {
+            let mut answer = http::Response::new(Body::empty());
+            if let Some(status) = status {
+                let status = http::HeaderValue::from_static(status);
+                answer.headers_mut().insert("grpc-status", status);
+            }
+            Responses::new(answer, Whole)?.next().await
+        };
+        assert_eq!(end(None).await.unwrap_err().code(), Code::Unknown);
+        assert_eq!(end(Some("0")).await.unwrap(), None);
+        assert_eq!(end(Some("5")).await.unwrap_err().code(), Code::NotFound);
+    }
+
+    #[test]
+    fn an_answer_of_a_proxy_has_the_code_that_grpc_gives_it() {
+        for (status, code) in [(503, Code::Unavailable), (404, Code::Unimplemented)] {
+            let mut answer = http::Response::new(Body::empty());
+            *answer.status_mut() = http::StatusCode::from_u16(status).unwrap();
+            let refused = Responses::new(answer, Whole).map(drop).unwrap_err();
+            assert_eq!(refused.code(), code);
         }
     }
 
