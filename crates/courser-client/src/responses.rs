@@ -1,4 +1,4 @@
-//! The responses of a stream, read out of the buffers of the connection.
+//! The responses of a stream, put together from the frames that they come in.
 //!
 //! tonic copies what comes into a buffer that each stream has and keeps, as large as the largest response that it
 //! ever had: 1 GB for consumers of 10,000 queues. Here a response has memory of its own, and only that of large ones is
@@ -38,7 +38,7 @@ pub(crate) struct Responses<R> {
     body: SyncWrapper<Body>,
     reader: R,
     parts: Parts,
-    /// Its status has come, and was a good one.
+    /// Its status has come.
     is_over: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The answers of a stream on their way out. Each write has memory of its own, of its size: what a stream kept
+//! The answers of a stream on their way out. Each write has bytes of its own, of its size: a buffer that a stream kept
 //! from one to the next would be as much as the largest that it ever had, for each of ten thousand consumers, and
 //! cold each time.
 
