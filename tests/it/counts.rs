@@ -167,6 +167,42 @@ async fn a_publish_stream_refuses_too_many_messages_by_their_number_and_goes_on(
 }
 
 #[tokio::test]
+async fn a_stream_takes_no_requests_that_are_compressed() {
+    let broker = Broker::start().await;
+    broker.create("orders").await;
+    let begin = async |encoding: &'static str| {
+        let open = SubscribeRequest {
+            kind: Some(subscribe_request::Kind::Open(open("orders"))),
+        };
+        let mut subscribe = Request::new(tokio_stream::iter([open.encode_to_vec().into()]));
+        let mut publish = Request::new(tokio_stream::empty());
+        for metadata in [subscribe.metadata_mut(), publish.metadata_mut()] {
+            metadata.insert("grpc-encoding", encoding.parse().unwrap());
+        }
+        let mut grpc = Grpc::new(broker.channel());
+        grpc.ready().await.unwrap();
+        let path = PathAndQuery::from_static("/courser.v1.Broker/Subscribe");
+        let raw = Raw::<SubscribeResponse>(PhantomData);
+        let subscribed = grpc.streaming(subscribe, path, raw).await.map(drop);
+        grpc.ready().await.unwrap();
+        let path = PathAndQuery::from_static("/courser.v1.Broker/PublishStream");
+        let raw = Raw::<PublishStreamResponse>(PhantomData);
+        let published = grpc.streaming(publish, path, raw).await.map(drop);
+        [subscribed, published]
+    };
+    for begun in begin("identity").await {
+        begun.unwrap();
+    }
+    for begun in begin("gzip").await {
+        let refused = begun.unwrap_err();
+        assert_eq!(refused.code(), Code::Unimplemented);
+        assert!(refused.message().contains("gzip"), "{refused:?}");
+        let accepted = refused.metadata().get("grpc-accept-encoding").unwrap();
+        assert_eq!(accepted, "identity");
+    }
+}
+
+#[tokio::test]
 async fn administration_takes_no_more_than_it_can_need() {
     let broker = Broker::start().await;
     let request = CreateQueueRequest {

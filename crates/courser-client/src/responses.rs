@@ -8,11 +8,13 @@ use std::{
     future::poll_fn,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http_body::Body as _;
 use sync_wrapper::SyncWrapper;
+use tokio::time::Instant;
 use tonic::{Code, Status, body::Body, codegen::http};
 
 use crate::client::MESSAGE_BYTES_MAX;
@@ -22,8 +24,8 @@ const PREFIX_BYTES: usize = 5;
 /// The memory of a response from this size on is kept for the next: malloc would ask the kernel for it each time. A stream
 /// with such responses is one of few, or of many for a short time.
 const KEPT_BYTES: usize = 96 * 1024;
-/// It is kept over so many smaller ones.
-const KEPT_FOR: u32 = 64;
+/// It goes with the first smaller one that comes so long after it.
+const KEPT_FOR: Duration = Duration::from_secs(5);
 
 /// Makes something of a response.
 pub(crate) trait Reader {
@@ -131,8 +133,8 @@ fn code_of(status: http::StatusCode) -> Code {
 struct Parts {
     /// The beginning of a response, with the room for all of it.
     begun: BytesMut,
-    /// After so many more responses that are not large, their memory is not kept any more.
-    large: u32,
+    /// When the last large one came, whose memory is kept.
+    large: Option<Instant>,
     /// What came behind that; nothing while it is not whole.
     rest: Bytes,
 }
@@ -151,11 +153,10 @@ impl Parts {
                 }
                 let mut taken = self.begun.split();
                 taken.advance(PREFIX_BYTES);
-                self.large = match whole {
-                    KEPT_BYTES.. => KEPT_FOR,
-                    _ => self.large.saturating_sub(1),
-                };
-                if self.large == 0 {
+                if whole >= KEPT_BYTES {
+                    self.large = Some(Instant::now());
+                } else if self.large.is_none_or(|at| at.elapsed() >= KEPT_FOR) {
+                    self.large = None;
                     self.begun = BytesMut::new();
                 }
                 return Ok(Some(taken.freeze()));
@@ -286,8 +287,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn only_the_memory_of_large_responses_is_kept_for_a_while() {
+    #[tokio::test(start_paused = true)]
+    async fn only_the_memory_of_large_responses_is_kept_for_a_while() {
         let mut parts = Parts::default();
         let mut keeps_after = |bytes: usize| {
             parts.add(Bytes::from(encoded(&[&vec![7; bytes]])));
@@ -297,10 +298,11 @@ mod tests {
         };
         assert!(!keeps_after(KEPT_BYTES / 2));
         assert!(keeps_after(KEPT_BYTES));
-        for _ in 1..KEPT_FOR {
-            assert!(keeps_after(KEPT_BYTES / 2));
-        }
-        assert!(!keeps_after(KEPT_BYTES / 2));
+        assert!(keeps_after(KEPT_BYTES / 2));
+        tokio::time::advance(KEPT_FOR / 2).await;
+        assert!(keeps_after(0));
+        tokio::time::advance(KEPT_FOR / 2).await;
+        assert!(!keeps_after(0));
     }
 
     #[test]

@@ -203,9 +203,13 @@ impl Recent {
 
     /// When [`rest`](Self::rest) has something to do.
     pub(crate) fn rest_at(&self) -> Option<Timestamp> {
-        // Before the first look: at once, to set the time of the next one.
-        let first = (!self.items.is_empty()).then_some(Timestamp::ZERO);
-        self.rest_at.or(first)
+        // Before the first look: at once, to set its time.
+        self.rest_at
+            .or(self.keeps_anything().then_some(Timestamp::ZERO))
+    }
+
+    fn keeps_anything(&self) -> bool {
+        !self.items.is_empty() || !self.left_behind.is_empty()
     }
 
     /// Gives the memory back when nobody was busy for a while.
@@ -213,12 +217,14 @@ impl Recent {
         if self.rest_at.is_some_and(|at| now < at) {
             return;
         }
-        if self.rest_at.is_some() && (self.came < IDLE_BYTES || self.items.is_empty()) {
-            self.clear();
+        if self.rest_at.is_some() {
+            if self.came < IDLE_BYTES || self.items.is_empty() {
+                self.clear();
+            }
+            self.look_behind();
         }
-        self.look_behind();
         self.came = 0;
-        self.rest_at = (!self.items.is_empty()).then_some(now + REST_INTERVAL);
+        self.rest_at = self.keeps_anything().then_some(now + REST_INTERVAL);
     }
 
     fn clear(&mut self) {
@@ -432,7 +438,24 @@ mod tests {
         drop(kept);
         recent.trim();
         assert!(!shares(&recent, 8));
-        recent.rest(Timestamp::ZERO);
-        assert!(shares(&recent, 8));
+        let first = Timestamp::ZERO;
+        for (after, is_looked) in [(0, false), (REST_INTERVAL.as_millis() as u64, true)] {
+            recent.rest(first + std::time::Duration::from_millis(after));
+            assert_eq!(shares(&recent, 8), is_looked);
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_looked_at_also_when_nothing_is_held_any_more() {
+        let mut recent = recent_together(3, 3, 1_000_000);
+        let kept = recent.hand_over(Position(1)).unwrap();
+        recent.forget_acked(&[1, 2, 3].map(Position));
+        let mut now = recent.rest_at().unwrap();
+        recent.rest(now);
+        assert!(recent.left_behind_bytes > 0);
+        drop(kept);
+        now = recent.rest_at().unwrap();
+        recent.rest(now);
+        assert_eq!((recent.left_behind_bytes, recent.rest_at()), (0, None));
     }
 }

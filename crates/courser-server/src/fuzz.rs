@@ -125,7 +125,7 @@ pub fn arrive(kind: Kind, pieces: Vec<Bytes>, request_max: usize, held_max: usiz
             read(decoder, body, request_max, &arrivals, to, Request::Publish);
         }
         Kind::PublishStream => {
-            let decoder = NumberedDecoder;
+            let decoder = NumberedDecoder::default();
             let numbered = |Numbered { number, request }| {
                 let request = request.map(|request| request.into_proto(number));
                 Request::Numbered(number, request.map_err(Refused::from))

@@ -18,6 +18,10 @@ use crate::{leaving::Leaving, limits};
 /// Bytes before each message of a stream: whether it is compressed, and how long it is.
 const PREFIX_BYTES: usize = 5;
 
+/// Room that a stream with nothing to write keeps: for what there is at once mostly.
+const ANSWERS_KEPT: usize = 4;
+const LENGTHS_KEPT: usize = 64;
+
 /// The body of an answer that is a stream.
 #[derive(Debug)]
 pub(crate) struct AnswerBody<S, Answer> {
@@ -77,7 +81,10 @@ where
                 }
                 Poll::Ready(Some(Err(status))) => self.end = Some(status),
                 Poll::Ready(None) => self.end = Some(Status::ok("")),
-                Poll::Pending if self.answers.is_empty() => return Poll::Pending,
+                Poll::Pending if self.answers.is_empty() => {
+                    self.keep_little();
+                    return Poll::Pending;
+                }
                 Poll::Pending => break,
             }
         }
@@ -86,6 +93,12 @@ where
         }
         let data = self.write(bytes);
         Poll::Ready(Some(self.leaving.load(data)))
+    }
+
+    /// There is nothing: what was taken for much of it is given back.
+    fn keep_little(&mut self) {
+        self.answers.shrink_to(ANSWERS_KEPT);
+        self.lengths.shrink_to(LENGTHS_KEPT);
     }
 
     /// Writes what was measured, which is this much.
@@ -284,6 +297,17 @@ mod tests {
         assert_eq!(all.len(), 2);
         assert_eq!(all[0], expected(&[deliveries(&[size])]));
         assert_eq!(all[1], expected(&[DeliveryFrame::Heartbeat]));
+    }
+
+    #[test]
+    fn a_stream_with_nothing_to_write_keeps_little() {
+        let mut many = vec![Some(Ok(deliveries(&[1; 1_000])))];
+        many.extend((0..1_000).map(|_| heartbeat()));
+        many.extend([None, None]);
+        let mut body = body(many);
+        while poll(&mut body).is_ready() {}
+        assert!(body.answers.capacity() <= 2 * ANSWERS_KEPT);
+        assert!(body.lengths.capacity() <= 2 * LENGTHS_KEPT);
     }
 
     #[test]

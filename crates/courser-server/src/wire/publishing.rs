@@ -10,7 +10,7 @@ use bytes::Bytes;
 use courser_proto::v1;
 use prost::{DecodeError, Message as _, encoding::decode_varint};
 
-use super::request::{BUFFER_BYTES, has_groups, let_go_of_buffer};
+use super::request::{has_groups, let_go_of_buffer};
 use crate::convert::{Incoming, Plain};
 
 /// A request of a PublishStream beside its number.
@@ -35,13 +35,16 @@ mod key {
     pub(super) const PAYLOAD: u8 = 3 << 3 | 2;
 }
 
-/// Reads a request with so many messages; answers its number too.
-pub(super) fn decode(encoded: &Bytes, messages: usize) -> Result<(u64, Publishing), DecodeError> {
+/// Reads a request with so many messages, which lies in a buffer of so many bytes; answers its number too.
+pub(super) fn decode(
+    encoded: &Bytes,
+    messages: usize,
+    buffer: usize,
+) -> Result<(u64, Publishing), DecodeError> {
     let (number, mut publishing) = match read(encoded, messages) {
         Some(read) => read?,
         None => through_prost(encoded)?,
     };
-    let buffer = encoded.len().max(BUFFER_BYTES);
     let_go_of_buffer(&mut publishing.messages, Incoming::payload, buffer);
     Ok((number, publishing))
 }
@@ -162,9 +165,11 @@ impl Publishing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::request::BUFFER_BYTES;
 
     fn decoded(encoded: &[u8]) -> Option<v1::PublishStreamRequest> {
-        let (number, publishing) = decode(&Bytes::copy_from_slice(encoded), 3).ok()?;
+        let (number, publishing) =
+            decode(&Bytes::copy_from_slice(encoded), 3, encoded.len()).ok()?;
         Some(publishing.into_proto(number))
     }
 
@@ -216,7 +221,7 @@ mod tests {
             without_results: true,
         };
         let encoded = request.encode_to_vec();
-        let (number, publishing) = decode(&Bytes::from(encoded.clone()), 3).unwrap();
+        let (number, publishing) = decode(&Bytes::from(encoded.clone()), 3, encoded.len()).unwrap();
         let kinds = publishing.messages.iter();
         let plain: Vec<_> = kinds.map(|m| matches!(m, Incoming::Plain(_))).collect();
         assert_eq!((number, plain), (300, vec![true, true, false]));
@@ -279,7 +284,8 @@ mod tests {
                 ..v1::PublishStreamRequest::default()
             };
             let encoded = Bytes::from(request.encode_to_vec());
-            let (_, mut publishing) = decode(&encoded, 1).unwrap();
+            let lies_in = encoded.len().max(BUFFER_BYTES);
+            let (_, mut publishing) = decode(&encoded, 1, lies_in).unwrap();
             let payload = publishing.messages[0].payload();
             let range = encoded.as_ptr_range();
             assert_eq!(range.contains(&payload.as_ptr()), shares);

@@ -145,7 +145,28 @@ pub(crate) struct Numbered {
 
 /// Decodes requests of a PublishStream; of one that does not pass the look, only its number.
 #[derive(Debug, Default)]
-pub(crate) struct NumberedDecoder;
+pub(crate) struct NumberedDecoder {
+    largest: Largest,
+}
+
+/// The largest request of late, in bytes: a smaller one may lie in what is left of its buffer.
+#[derive(Debug, Default)]
+struct Largest(usize);
+
+impl Largest {
+    /// How far it falls with each request, as a share: after 400 small ones a large one is forgotten.
+    const FALL: usize = 64;
+    /// A request that takes less than one in so many parts of such a buffer must not keep it. Others may be one of
+    /// several that keep it.
+    const SHARE: usize = 4;
+
+    /// A request of so many bytes has come: answers how large the buffer counts in which it lies.
+    fn note(&mut self, bytes: usize) -> usize {
+        let fallen = self.0 - self.0.div_ceil(Self::FALL);
+        self.0 = fallen.max(bytes);
+        bytes.max(BUFFER_BYTES).max(self.0 / Self::SHARE * 2)
+    }
+}
 
 impl Decoder for NumberedDecoder {
     type Item = Numbered;
@@ -166,7 +187,8 @@ impl Decoder for NumberedDecoder {
             }
         };
         let encoded = buffer.copy_to_bytes(buffer.remaining());
-        let (number, request) = publishing::decode(&encoded, messages).map_err(broken)?;
+        let lies_in = self.largest.note(encoded.len());
+        let (number, request) = publishing::decode(&encoded, messages, lies_in).map_err(broken)?;
         let request = Ok(request);
         Ok(Some(Numbered { number, request }))
     }
@@ -298,6 +320,21 @@ mod tests {
             &publish(vec![with_headers(100), with_headers(101)]),
             Some("messages[1].headers must have at most 100 pairs, has 101"),
         );
+    }
+
+    #[test]
+    fn a_small_request_behind_a_large_one_may_lie_in_its_buffer() {
+        let mut largest = Largest::default();
+        let mut lies_in = |bytes| largest.note(bytes);
+        assert_eq!(lies_in(10), BUFFER_BYTES);
+        assert_eq!(lies_in(100_000), 100_000);
+        assert_eq!(lies_in(40_000), 49_218);
+        // That is more than twice what it brings: it is copied, until the large one is long ago.
+        assert!(lies_in(10_000) > 20_000);
+        for _ in 0..400 {
+            lies_in(10_000);
+        }
+        assert_eq!(lies_in(10_000), 10_000);
     }
 
     #[test]
