@@ -430,15 +430,17 @@ impl Hand<'_> {
             } else {
                 lease_id
             };
-            out.push(HandOver {
+            let note = queue.note(taken.seq).cloned();
+            // Made where it is to lie, not moved there.
+            out.extend(std::iter::once_with(|| HandOver {
                 consumer: id,
                 lease_id,
                 attempt: taken.entry.failures + 1,
                 lease_until: deadline,
                 position: taken.entry.position,
                 size: taken.entry.size,
-                note: queue.note(taken.seq).cloned(),
-            });
+                note,
+            }));
             if consumer.options.auto_ack {
                 self.records.push(auto_ack(queue, &taken, self.now));
                 *self.sync |= queue.definition.options.durability == Durability::Synced;

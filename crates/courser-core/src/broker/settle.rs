@@ -24,11 +24,18 @@ impl Broker {
     /// Then nothing changed.
     pub fn settle(&mut self, now: Timestamp, settlement: Settlement) -> Result<(), LeaseError> {
         let id = settlement.lease_id;
+        // Nearly all are this: it looks for the lease once.
+        if matches!(settlement.verdict, Verdict::Ack)
+            && let Some(lease) = self.leases.take(id)
+        {
+            self.ack(&lease, now);
+            return Ok(());
+        }
         if self.leases.get(id).is_none() {
             return self.settle_late(now, id, settlement.verdict);
         }
         match settlement.verdict {
-            Verdict::Ack => self.ack(id, now),
+            Verdict::Ack => {}
             Verdict::Release => self.release(id),
             Verdict::Nack(nack) => self.nack(id, &nack, now),
             Verdict::DeadLetter(reason) => return self.reject(id, &reason, now),
@@ -91,11 +98,8 @@ impl Broker {
     }
 
     /// Forgets the entry for good.
-    fn ack(&mut self, id: LeaseId, now: Timestamp) {
-        let Some(lease) = self.leases.take(id) else {
-            return;
-        };
-        self.give_back_credit(&lease);
+    fn ack(&mut self, lease: &Lease, now: Timestamp) {
+        self.give_back_credit(lease);
         let queue = self
             .queues
             .get_mut(&lease.queue)
