@@ -40,7 +40,7 @@ use crate::{
 };
 
 pub(crate) struct Log {
-    folder: PathBuf,
+    pub(crate) folder: PathBuf,
     pub(crate) segment_bytes: u64,
     writer: Mutex<Writer>,
     /// By first frame number, and so by first position as well. The last one is being written.

@@ -263,6 +263,12 @@ impl Broker {
         }
     }
 
+    /// Whether this lease has neither been settled nor run out.
+    #[must_use]
+    pub fn holds(&self, lease: LeaseId) -> bool {
+        self.leases.get(lease).is_some()
+    }
+
     /// A consumer wants no more deliveries, and goes on settling what it holds.
     pub fn drain(&mut self, consumer: ConsumerId) {
         if let Some(of) = self.consumers.get_mut(&consumer) {

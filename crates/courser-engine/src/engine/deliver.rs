@@ -207,6 +207,18 @@ impl Engine {
             };
             match message {
                 Some(message) => is_waited_for |= outlet.complete(hand_over, message),
+                // Nobody settled it: handed out again, it would not be there either.
+                None if self.broker.holds(hand_over.lease_id) => {
+                    let position = hand_over.position;
+                    let names = self.broker.consumer_names(loaded.consumer);
+                    let queue = names.map_or_else(|| "".into(), |(queue, _)| queue);
+                    self.failure.set(&format_args!(
+                        "message {position} of queue `{queue}` is not in the log, and nobody has settled it: a file of the \
+                         log is missing, and `courser verify` says which messages are gone; restore it from a backup, or \
+                         get out what can be read with `courser salvage` and start in an empty folder"
+                    ));
+                    break;
+                }
                 // Settled while it was being read, by a late answer to an earlier lease: nothing is
                 // sent, and nothing is to be waited for.
                 None => {

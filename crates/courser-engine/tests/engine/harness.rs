@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Condvar, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -38,6 +38,8 @@ pub(crate) struct Gated {
     /// The name of the thread whose commit waits.
     waiting: Mutex<Option<String>>,
     pub(crate) syncs: AtomicU64,
+    /// It has no message any more.
+    pub(crate) has_lost: AtomicBool,
     /// Bytes that the disk has left.
     pub(crate) free: AtomicU64,
     /// What was to stay free of it when it was last reclaimed; 0 before.
@@ -52,6 +54,7 @@ impl Gated {
             opened: Condvar::new(),
             waiting: Mutex::new(None),
             syncs: AtomicU64::new(0),
+            has_lost: AtomicBool::new(false),
             free: AtomicU64::new(1 << 40),
             kept_free: watch::Sender::default(),
         })
@@ -104,6 +107,9 @@ impl Store for Gated {
     }
 
     fn load(&self, positions: &[Position]) -> Result<Vec<Option<SharedMessage>>, StoreError> {
+        if self.has_lost.load(Ordering::SeqCst) {
+            return Ok(vec![None; positions.len()]);
+        }
         self.inner.load(positions)
     }
 
@@ -177,8 +183,13 @@ pub(crate) async fn publish_held_up(
 
 /// A broker that keeps no message in memory: everything delivered is read from the store.
 pub(crate) fn forgetful(store: impl Store) -> BrokerHandle {
+    forgetful_over(Arc::new(store))
+}
+
+/// The same over a store that others have too.
+pub(crate) fn forgetful_over(store: Arc<dyn Store>) -> BrokerHandle {
     start(
-        Arc::new(store),
+        store,
         &Options {
             recent_bytes: 0,
             ..Options::default()

@@ -41,6 +41,12 @@ impl DiskStore {
             }
         })?;
         self.index.check_sum([queues_sum, chunks_sum])?;
+        if let Some(position) = tally.before_all {
+            let why = format!(
+                "message {position} lives, and the first file begins behind it: one is missing"
+            );
+            return Err(StoreError::damaged(&self.log.folder, 0, &why));
+        }
         if !orphans.is_empty() {
             tracing::warn!(?orphans, "removed what was left of deleted queues");
             let mut writer = self.index.writer();
@@ -135,11 +141,17 @@ struct Tally {
     segments: Vec<Arc<Segment>>,
     /// The segment of the last position, as neighbours mostly share theirs.
     last: usize,
+    /// The first that was found of those that can be in none of the segments.
+    before_all: Option<Position>,
 }
 
 impl Tally {
     fn new(segments: Vec<Arc<Segment>>) -> Self {
-        Self { segments, last: 0 }
+        Self {
+            segments,
+            last: 0,
+            before_all: None,
+        }
     }
 
     fn add(&mut self, chunk: &Chunk) {
@@ -156,6 +168,7 @@ impl Tally {
 
     fn count(&mut self, position: Position, size: u32, is_new: bool) {
         let Some(segment) = self.segment(position) else {
+            self.before_all.get_or_insert(position);
             return;
         };
         let bytes = u64::from(size) + BODY_OVERHEAD;

@@ -109,7 +109,10 @@ impl Log {
     /// tell a last frame that rots from one that was never written whole.
     pub(crate) fn close(&self) -> Result<(), StoreError> {
         self.sync()?;
-        self.finish_active(&self.writer.lock())
+        self.finish_active(&self.writer.lock())?;
+        // After a start in which nothing is written nobody would look whether they are wanted.
+        self.remove_spares();
+        Ok(())
     }
 
     /// Bytes appended since the start, and the room that the active segment has for more: none when it

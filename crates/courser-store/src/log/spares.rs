@@ -131,14 +131,21 @@ impl Log {
         self.spares.lock().is_forbidden = true;
         // Whoever prepares one hears of that at the next step.
         let mut has_made_room = std::mem::take(&mut *self.room_made.lock());
-        let files = std::mem::take(&mut self.spares.lock().files);
-        for path in files {
-            has_made_room |= fs::remove_file(&path).is_ok();
-        }
+        has_made_room |= self.remove_spares();
         if has_made_room {
             tracing::warn!("the disk is full, spare files of the log were given up");
         }
         has_made_room
+    }
+
+    /// Removes all of them at once, which holds up whoever writes; answers whether there was one.
+    pub(super) fn remove_spares(&self) -> bool {
+        let files = std::mem::take(&mut self.spares.lock().files);
+        let mut is_any_removed = false;
+        for path in files {
+            is_any_removed |= fs::remove_file(&path).is_ok();
+        }
+        is_any_removed
     }
 
     fn drop_surplus(&self) -> Result<(), StoreError> {

@@ -554,6 +554,19 @@ fn a_log_without_a_segment_in_its_middle_is_not_whole() {
 }
 
 #[test]
+fn an_end_in_order_leaves_no_spare_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let Opened { log, .. } = open(&folder);
+    log.commit(&group(1..200), true).unwrap();
+    log.prepare_spare().unwrap();
+    assert_eq!(log.spares.lock().count(), 1);
+    log.close().unwrap();
+    let left = fs::read_dir(folder.path()).unwrap();
+    let is_spare = |name: std::ffi::OsString| name.to_string_lossy().contains("spare");
+    assert!(!left.map(|file| file.unwrap().file_name()).any(is_spare));
+}
+
+#[test]
 fn a_disk_without_room_has_no_spare_file() {
     let folder = tempfile::tempdir().unwrap();
     let Opened { log, .. } = open(&folder);

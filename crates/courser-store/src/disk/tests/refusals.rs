@@ -105,6 +105,31 @@ fn a_lost_log_is_damage() {
 }
 
 #[test]
+fn a_log_without_its_first_file_is_damage_unless_nothing_in_it_lives() {
+    for (lives_from, is_damage) in [(1, true), (200, false)] {
+        let mut harness = OnDisk::new();
+        let store = harness.open();
+        recover(&store);
+        let upto = fill(&store, 1, 301);
+        let living = checkpoint(301, lives_from..301);
+        store.checkpoint(&living, upto).unwrap();
+        let first = store.log.segments().remove(0);
+        drop(store);
+        fs::remove_file(&first.path).unwrap();
+        let store = DiskStore::open(&harness.folder(), SMALL).unwrap();
+        let mut found = crate::conformance::fixture::Found::default();
+        let recovered = store.recover(&mut found);
+        if is_damage {
+            let error = recovered.unwrap_err();
+            assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+            assert!(error.to_string().contains("message 1 lives"), "{error}");
+        } else {
+            recovered.unwrap();
+        }
+    }
+}
+
+#[test]
 fn nothing_is_written_after_a_failure() {
     let mut harness = OnDisk::new();
     let store = harness.open();
