@@ -439,8 +439,8 @@ mod tests {
         recent.trim();
         assert!(!shares(&recent, 8));
         let first = Timestamp::ZERO;
-        for (after, is_looked) in [(0, false), (REST_INTERVAL.as_millis() as u64, true)] {
-            recent.rest(first + std::time::Duration::from_millis(after));
+        for (now, is_looked) in [(first, false), (first + REST_INTERVAL, true)] {
+            recent.rest(now);
             assert_eq!(shares(&recent, 8), is_looked);
         }
     }
@@ -450,12 +450,10 @@ mod tests {
         let mut recent = recent_together(3, 3, 1_000_000);
         let kept = recent.hand_over(Position(1)).unwrap();
         recent.forget_acked(&[1, 2, 3].map(Position));
-        let mut now = recent.rest_at().unwrap();
-        recent.rest(now);
+        recent.rest(recent.rest_at().unwrap());
         assert!(recent.left_behind_bytes > 0);
         drop(kept);
-        now = recent.rest_at().unwrap();
-        recent.rest(now);
+        recent.rest(recent.rest_at().unwrap());
         assert_eq!((recent.left_behind_bytes, recent.rest_at()), (0, None));
     }
 }

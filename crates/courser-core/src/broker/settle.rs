@@ -24,18 +24,13 @@ impl Broker {
     /// Then nothing changed.
     pub fn settle(&mut self, now: Timestamp, settlement: Settlement) -> Result<(), LeaseError> {
         let id = settlement.lease_id;
-        // Nearly all are this: it looks for the lease once.
-        if matches!(settlement.verdict, Verdict::Ack)
-            && let Some(lease) = self.leases.take(id)
-        {
-            self.ack(&lease, now);
-            return Ok(());
-        }
-        if self.leases.get(id).is_none() {
-            return self.settle_late(now, id, settlement.verdict);
-        }
         match settlement.verdict {
-            Verdict::Ack => {}
+            // Nearly all are this: it looks for the lease once.
+            Verdict::Ack => match self.leases.take(id) {
+                Some(lease) => self.ack(&lease, now),
+                None => return self.settle_late(now, id, Verdict::Ack),
+            },
+            verdict if self.leases.get(id).is_none() => return self.settle_late(now, id, verdict),
             Verdict::Release => self.release(id),
             Verdict::Nack(nack) => self.nack(id, &nack, now),
             Verdict::DeadLetter(reason) => return self.reject(id, &reason, now),
