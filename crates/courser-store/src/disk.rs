@@ -151,11 +151,14 @@ impl DiskStore {
         let mut keeping = self.keeping.lock();
         let mut meta = self.index.meta()?;
         meta.epoch += 1;
+        let holders = self.index.holders()?;
+        self.check_holders(holders.as_deref().unwrap_or_default())?;
         self.read_index(into)?;
         let recovered = self.replay(into, meta)?;
         meta.epoch = recovered.epoch;
         self.index.check_sync(meta)?;
         keeping.meta = meta;
+        keeping.holders = holders;
         Ok(recovered)
     }
 

@@ -24,6 +24,7 @@ mod anew;
 #[cfg(feature = "fuzz")]
 pub(crate) mod fuzz;
 mod guard;
+mod holders;
 mod inspect;
 pub(crate) mod keys;
 mod real_sync;
@@ -47,7 +48,7 @@ use courser_core::{
 use sled::Batch;
 
 use self::{anew::Form, guard::Sled, sum::Sum};
-pub(crate) use self::{inspect::Inspected, writer::Writer};
+pub(crate) use self::{holders::Holder, inspect::Inspected, writer::Writer};
 use crate::{
     StoreError,
     codec::{Malformed, Reader, definition, entry, note, put_varint},

@@ -208,6 +208,14 @@ pub enum StoreError {
         /// What is wrong.
         why: String,
     },
+    /// A file of the log is not there.
+    #[error(
+        "{path} is missing, and the index says that messages in it live; restore it from a backup, or get out what can be read with `courser salvage` and start in an empty folder"
+    )]
+    Missing {
+        /// Which file.
+        path: String,
+    },
     /// The index is not what was written there.
     #[error("the index {path} is damaged: {why}; {}", remedy(*.log_is_whole))]
     IndexDamaged {

@@ -17,8 +17,11 @@ use courser_core::{
 use super::{DiskStore, reclaim::Keeping};
 use crate::{
     Recover, StoreError,
-    index::{Writer, keys, references},
-    log::{frame::BODY_OVERHEAD, segment::Segment},
+    index::{Holder, Writer, keys, references},
+    log::{
+        frame::BODY_OVERHEAD,
+        segment::{self, Segment},
+    },
 };
 
 impl DiskStore {
@@ -41,12 +44,6 @@ impl DiskStore {
             }
         })?;
         self.index.check_sum([queues_sum, chunks_sum])?;
-        if let Some(position) = tally.before_all {
-            let why = format!(
-                "message {position} lives, and the first file begins behind it: one is missing"
-            );
-            return Err(StoreError::damaged(&self.log.folder, 0, &why));
-        }
         if !orphans.is_empty() {
             tracing::warn!(?orphans, "removed what was left of deleted queues");
             let mut writer = self.index.writer();
@@ -55,6 +52,38 @@ impl DiskStore {
                 writer.remove_prefix(&keys::of_queue(keys::NOTES, queue))?;
             }
             writer.finish()?;
+        }
+        Ok(())
+    }
+
+    /// Whether all segments are there that hold something that lives.
+    pub(super) fn check_holders(&self, holders: &[Holder]) -> Result<(), StoreError> {
+        let segments = self.log.segments();
+        let is_there = |holder: &Holder| {
+            let frame = |segment: &Arc<Segment>| segment.header.frame;
+            segments.binary_search_by_key(&holder.frame, frame).is_ok()
+        };
+        let Some(gone) = holders.iter().find(|holder| !is_there(holder)) else {
+            return Ok(());
+        };
+        let path = self.log.folder.join(segment::name(gone.frame));
+        Err(StoreError::Missing {
+            path: path.display().to_string(),
+        })
+    }
+
+    /// Writes which segments hold something that lives, when that has changed.
+    fn note_holders(&self, keeping: &mut Keeping) -> Result<(), StoreError> {
+        let segments = self.log.segments();
+        let lives = |segment: &&Arc<Segment>| segment.live_entries.load(Ordering::Relaxed) > 0;
+        let holders: Vec<_> = segments
+            .iter()
+            .filter(lives)
+            .map(|segment| Holder::from(&segment.header))
+            .collect();
+        if keeping.holders.as_ref() != Some(&holders) {
+            self.index.write_holders(&holders)?;
+            keeping.holders = Some(holders);
         }
         Ok(())
     }
@@ -84,6 +113,7 @@ impl DiskStore {
         }
         writer.finish()?;
         self.delete_queues(&mut tally, &checkpoint.deleted_queues)?;
+        self.note_holders(keeping)?;
         let meta = &mut keeping.meta;
         meta.upto = meta.upto.max(upto);
         meta.next_position = meta.next_position.max(checkpoint.next_position.0);
@@ -141,17 +171,11 @@ struct Tally {
     segments: Vec<Arc<Segment>>,
     /// The segment of the last position, as neighbours mostly share theirs.
     last: usize,
-    /// The first that was found of those that can be in none of the segments.
-    before_all: Option<Position>,
 }
 
 impl Tally {
     fn new(segments: Vec<Arc<Segment>>) -> Self {
-        Self {
-            segments,
-            last: 0,
-            before_all: None,
-        }
+        Self { segments, last: 0 }
     }
 
     fn add(&mut self, chunk: &Chunk) {
@@ -168,7 +192,6 @@ impl Tally {
 
     fn count(&mut self, position: Position, size: u32, is_new: bool) {
         let Some(segment) = self.segment(position) else {
-            self.before_all.get_or_insert(position);
             return;
         };
         let bytes = u64::from(size) + BODY_OVERHEAD;

@@ -5,7 +5,8 @@
 //! A segment is dead when all of its frames are applied and no entry of the index refers to it.
 //! Nothing is given back before the first checkpoint of this run has finished: a crash may have left
 //! chunks of a checkpoint that did not, and by these alone a message that was just moved from one
-//! queue to another may look unreferred.
+//! queue to another may look unreferred. The index has a list of the segments that are not dead, by which a start finds out
+//! when one is gone.
 //!
 //! The segment in use is kept as long as there is room. When there is little, it is finished early if it is mostly
 //! dead, and goes the same way as the others; and no file waits for reuse.
@@ -23,7 +24,7 @@ use courser_core::id::Position;
 use super::DiskStore;
 use crate::{
     Reclaimed, StoreError,
-    index::{Meta, references},
+    index::{Holder, Meta, references},
     log::{Live, frame::BODY_OVERHEAD, segment::Segment},
 };
 
@@ -48,6 +49,8 @@ const FINISH_ROOM: u64 = 1024 * 1024;
 pub(super) struct Keeping {
     /// As it is on the disk.
     pub(super) meta: Meta,
+    /// The segments that the index knows to hold something that lives, when it says so.
+    pub(super) holders: Option<Vec<Holder>>,
     /// Whether a checkpoint was finished in this run.
     pub(super) checkpointed: bool,
     /// What lived in segments that are to be rewritten when the index was last scanned. Checkpoints

@@ -11,12 +11,12 @@ use courser_core::{
 
 use super::{
     Index, META_VERSION, META_VERSION_UNSUMMED, Parts, anew, decode_meta, definition,
-    drop_leftovers, entry, keys, open_sled, sum, sum::Sum, take_note_part,
+    drop_leftovers, entry, holders, keys, open_sled, sum, sum::Sum, take_note_part,
 };
 use crate::{
     StoreError,
     codec::{Malformed, Reader, note},
-    index::{Meta, anew::Form},
+    index::{Holder, Meta, anew::Form},
     lock::{Mutex, RwLock},
 };
 
@@ -25,6 +25,8 @@ use crate::{
 pub(crate) struct Inspected {
     /// `None` when there is none, as in a new index, or it cannot be read.
     pub(crate) meta: Option<Meta>,
+    /// The segments that hold something that lives, as far as that is written and can be read.
+    pub(crate) holders: Vec<Holder>,
     pub(crate) queues: Vec<QueueState>,
     pub(crate) keys: u64,
     pub(crate) chunks: u64,
@@ -64,7 +66,7 @@ impl Index {
         self.find_names(found);
         let mut kept = None;
         let mut sum = Sum::default();
-        let (mut queues, mut notes) = (Parts::default(), Parts::default());
+        let mut parts = <[Parts; 3]>::default();
         for item in self.db().items(|db| db.iter())? {
             let (key, sealed) = item?;
             if key == keys::SUM {
@@ -76,8 +78,8 @@ impl Index {
             }
             found.keys += 1;
             sum.add(&key, &sealed);
-            let read = sum::open(&key, &sealed)
-                .and_then(|value| look(&key, value, found, &mut queues, &mut notes));
+            let read =
+                sum::open(&key, &sealed).and_then(|value| look(&key, value, found, &mut parts));
             if let Err(error) = read {
                 tell(format!("{}: {error}", name_of(&key)));
             }
@@ -100,6 +102,7 @@ impl Index {
             let meta = sum::open(keys::META, &sealed);
             found.meta = meta.and_then(|value| decode_meta(value, META_VERSION)).ok();
         }
+        found.holders = self.holders().ok().flatten().unwrap_or_default();
         let mut parts = Parts::default();
         let Ok(items) = self.db().items(|db| db.scan_prefix(keys::QUEUES)) else {
             return;
@@ -143,9 +146,9 @@ fn look(
     key: &[u8],
     value: &[u8],
     found: &mut Inspected,
-    queues: &mut Parts,
-    notes: &mut Parts,
+    parts: &mut [Parts; 3],
 ) -> Result<(), Malformed> {
+    let [lists, queues, notes] = parts;
     if key == keys::META {
         decode_meta(value, META_VERSION)?;
     } else if let Some((_, number)) = keys::parse_chunk(key) {
@@ -156,6 +159,8 @@ fn look(
             note::take_note(&mut Reader::new(whole))?;
             found.notes += 1;
         }
+    } else if keys::parse_holders(key).is_some() {
+        holders::take_part(lists, key, value)?;
     } else if keys::parse_queue(key).is_some() {
         take_queue_part(queues, key, value)?;
     } else {
@@ -179,6 +184,8 @@ fn take_queue_part(
 fn name_of(key: &[u8]) -> String {
     if key == keys::META {
         "what the index says of itself".to_owned()
+    } else if keys::parse_holders(key).is_some() {
+        "the list of the segments that hold something that lives".to_owned()
     } else if let Some((queue, number)) = keys::parse_chunk(key) {
         let first = number.first();
         format!("the entries from {first} on of the queue with id {queue}")

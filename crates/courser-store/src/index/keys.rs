@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! m                              meta: version, epoch, upto, next position, next queue
+//! ms  part:u16                   the segments that hold something that lives (`holders.rs`), in parts
 //! q  queue:u32  part:u16         a queue and its next place (`codec/definition.rs`), in parts
 //! c  queue:u32  chunk:u64        the living entries of a chunk (`codec/entry.rs`)
 //! n  queue:u32  seq:u64  part:u16   what is known of an entry (`codec/note.rs`), in parts
@@ -15,6 +16,8 @@ use std::ops::Range;
 use courser_core::id::{ChunkNo, QueueId, Seq};
 
 pub(crate) const META: &[u8] = b"m";
+/// Begins like meta, for it is a part of what the index says of itself.
+pub(crate) const HOLDERS: &[u8] = b"ms";
 pub(crate) const QUEUES: &[u8] = b"q";
 pub(crate) const CHUNKS: &[u8] = b"c";
 pub(crate) const NOTES: &[u8] = b"n";
@@ -54,6 +57,12 @@ pub(crate) fn notes(queue: QueueId, number: ChunkNo) -> Range<Vec<u8>> {
 
 pub(crate) fn part(key: &[u8], part: u16) -> Vec<u8> {
     [key, &part.to_be_bytes()].concat()
+}
+
+/// Part of the list of segments.
+pub(crate) fn parse_holders(key: &[u8]) -> Option<u16> {
+    let part = key.strip_prefix(HOLDERS)?;
+    Some(u16::from_be_bytes(part.try_into().ok()?))
 }
 
 /// Queue and chunk number of a chunk's key.
@@ -103,6 +112,8 @@ mod tests {
         assert_eq!(parse_chunk(&none), None, "no place lies in it");
         let queue = part(&of_queue(QUEUES, QueueId(3)), 2);
         assert_eq!(parse_queue(&queue), Some((QueueId(3), 2)));
+        assert_eq!(parse_holders(&part(HOLDERS, 3)), Some(3));
+        assert_eq!(parse_holders(META), None);
         assert_eq!(
             (parse_chunk(b"c"), parse_queue(b"x"), parse_note(b"n1")),
             (None, None, None)

@@ -94,7 +94,7 @@ impl Writer<'_> {
     }
 
     /// Writes a value in parts, all of them in one batch.
-    fn put_parts(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+    pub(super) fn put_parts(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
         let count = value.len().div_ceil(PART_BYTES).max(1);
         if count > PARTS {
             return Err(StoreError::Index(format!(
@@ -122,7 +122,7 @@ impl Writer<'_> {
         }
     }
 
-    fn apply(&mut self) -> Result<(), StoreError> {
+    pub(super) fn apply(&mut self) -> Result<(), StoreError> {
         if self
             .stop_after
             .is_some_and(|stop_after| self.batches >= stop_after)

@@ -4,12 +4,15 @@
 //! and segments that a start leaves alone, for the index is past them, are looked at as well. Where a
 //! start cuts the log (`end.rs`) everything ends: nobody ever learned of what stands behind.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use courser_core::record::Record;
 
 use super::{
-    Findings, RESTORE, Torn,
+    Damage, Findings, RESTORE, Torn,
     end::{knows_durable, torn_end},
     folder::{Folder, reason},
     living::Changes,
@@ -18,10 +21,10 @@ use super::{
 };
 use crate::{
     StoreError,
-    index::{Inspected, Meta},
+    index::{Holder, Inspected, Meta},
     log::{
         scan::{Found, Placed, Scan},
-        segment::Segment,
+        segment::{self, Segment},
     },
 };
 
@@ -116,12 +119,50 @@ impl Survey {
         };
         survey.is_short = survey.folder.lacks_segments;
         let before = survey.findings.count;
+        survey.check_holders();
         survey.go_through();
         let is_log_sound = survey.findings.count == before && !survey.is_short;
         if !is_log_sound {
             survey.findings.make_nothing_anew(&survey.folder.index_path);
         }
         Ok(survey)
+    }
+
+    /// Whether all segments are there that hold something that lives.
+    fn check_holders(&mut self) {
+        let segments = &self.folder.segments;
+        for holder in &self.index.holders {
+            let path = self.folder.log.join(segment::name(holder.frame));
+            let frame = |segment: &Arc<Segment>| segment.header.frame;
+            let is_open = segments.binary_search_by_key(&holder.frame, frame).is_ok();
+            // What is there and cannot be opened was told.
+            if !is_open && !path.exists() {
+                self.findings.add(Damage {
+                    path,
+                    offset: None,
+                    holds: "messages that live".to_owned(),
+                    why: "the file is missing".to_owned(),
+                    remedy: RESTORE.to_owned(),
+                });
+            }
+        }
+    }
+
+    /// The file in which a message is, or was: that may be one that is not there. The folder of the log where none can be.
+    pub(super) fn file_of(&self, position: u64) -> PathBuf {
+        let (segments, holders) = (&self.folder.segments, &self.index.holders);
+        let header = |segment: &Arc<Segment>| Holder::from(&segment.header);
+        let found = [
+            segments[..segments.partition_point(|one| one.header.position <= position)]
+                .last()
+                .map(header),
+            holders[..holders.partition_point(|one| one.position <= position)]
+                .last()
+                .copied(),
+        ];
+        let found = found.into_iter().flatten().max_by_key(|one| one.position);
+        let log = &self.folder.log;
+        found.map_or_else(|| log.clone(), |one| log.join(segment::name(one.frame)))
     }
 
     /// Whether all is known that happened to what lives.

@@ -121,14 +121,7 @@ fn count(survey: &mut Survey) -> Result<Vec<QueueFigures>, StoreError> {
     changes.rest().for_each(|(id, living)| add(id, &living));
     survey.findings.count += untold;
     for (name, seq, position) in unreadable {
-        let after = survey
-            .folder
-            .segments
-            .partition_point(|segment| segment.header.position <= position.0);
-        let path = match after.checked_sub(1) {
-            Some(at) => survey.folder.segments[at].path.clone(),
-            None => survey.folder.log.clone(),
-        };
+        let path = survey.file_of(position.0);
         let holds = format!("message {position}, which is entry {seq} of queue {name}");
         let why = "it lives, and cannot be read";
         survey.findings.add(Damage {

@@ -71,7 +71,7 @@ pub(super) struct Consume {
     #[arg(long, group = "verb", value_name = "REASON")]
     dead_letter: Option<String>,
     /// With --nack: when it comes again, instead of the queue's backoff.
-    #[arg(long, value_name = "DURATION", value_parser = value::duration, requires = "nack")]
+    #[arg(long, value_name = "DURATION", value_parser = value::duration, allow_hyphen_values = true, requires = "nack")]
     retry_after: Option<Duration>,
     /// With --nack or --dead-letter: what went wrong, for the history of the entry.
     #[arg(long, value_name = "TEXT")]
@@ -80,11 +80,11 @@ pub(super) struct Consume {
     #[arg(long)]
     follow: bool,
     /// How long to wait for the next message before ending.
-    #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = "5s",
+    #[arg(long, value_name = "DURATION", value_parser = value::duration, allow_hyphen_values = true, default_value = "5s",
           conflicts_with = "follow")]
     wait: Duration,
     /// How long each may stay unsettled, instead of the queue's lease.
-    #[arg(long, value_name = "DURATION", value_parser = value::duration)]
+    #[arg(long, value_name = "DURATION", value_parser = value::duration, allow_hyphen_values = true)]
     lease: Option<Duration>,
     /// The name that stats and the history of attempts show.
     #[arg(long, value_name = "NAME", default_value = "courser-cli")]

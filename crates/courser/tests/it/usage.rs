@@ -75,6 +75,8 @@ fn a_negative_number_is_a_wrong_number_and_no_flag() {
         &["dlq", "redrive", "a", "--entry", "x"],
         &["queue", "peek", "a", "--after", "-1"],
         &["serve", "--worker-threads", "-1"],
+        &["queue", "create", "a", "--lease", "-5s"],
+        &["consume", "a", "--lease", "-1m"],
     ] {
         let said = courser(arguments).failed(2);
         assert!(!said.contains("unexpected argument"), "{said}");

@@ -1,14 +1,16 @@
 //! Folders that the store does not open, and writes that it does not do any more.
 
-use std::fs;
+use std::{fs, path::Path};
 
-use super::{OnDisk, SMALL};
+use super::{OnDisk, SMALL, copy_folder};
 use crate::{
-    DiskStore, FrameNo, Store, StoreError,
+    DiskStore, FrameNo, Recovered, Store, StoreError,
     conformance::{
         Harness,
-        fixture::{checkpoint, fill, group, recover},
+        fixture::{Found, checkpoint, fill, group, recover},
     },
+    log::Log,
+    offline::verify,
 };
 
 #[test]
@@ -99,33 +101,59 @@ fn a_lost_log_is_damage() {
     let folder = harness.folder();
     fs::remove_dir_all(folder.join("log")).unwrap();
     let store = DiskStore::open(&folder, SMALL).unwrap();
-    let mut found = crate::conformance::fixture::Found::default();
+    let mut found = Found::default();
     let error = store.recover(&mut found).unwrap_err();
-    assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+    assert!(matches!(error, StoreError::Missing { .. }), "{error}");
+}
+
+/// Opens the folder without one file of its log.
+fn recover_without(folder: &Path, number: usize) -> Result<Recovered, StoreError> {
+    let copy = tempfile::tempdir().unwrap();
+    copy_folder(folder, copy.path());
+    let log = Log::open(&copy.path().join("log"), SMALL.segment_bytes).unwrap();
+    fs::remove_file(&log.segments()[number].path).unwrap();
+    drop(log);
+    let store = DiskStore::open(copy.path(), SMALL).unwrap();
+    let recovered = store.recover(&mut Found::default());
+    drop(store);
+    let damages = verify(copy.path()).unwrap().damages;
+    assert_eq!(recovered.is_err(), !damages.is_empty(), "{damages:?}");
+    if let Err(StoreError::Missing { path }) = &recovered {
+        assert!(damages.iter().all(|damage| damage.path == Path::new(path)));
+    }
+    recovered
 }
 
 #[test]
-fn a_log_without_its_first_file_is_damage_unless_nothing_in_it_lives() {
-    for (lives_from, is_damage) in [(1, true), (200, false)] {
-        let mut harness = OnDisk::new();
-        let store = harness.open();
-        recover(&store);
-        let upto = fill(&store, 1, 301);
-        let living = checkpoint(301, lives_from..301);
-        store.checkpoint(&living, upto).unwrap();
-        let first = store.log.segments().remove(0);
-        drop(store);
-        fs::remove_file(&first.path).unwrap();
-        let store = DiskStore::open(&harness.folder(), SMALL).unwrap();
-        let mut found = crate::conformance::fixture::Found::default();
-        let recovered = store.recover(&mut found);
-        if is_damage {
-            let error = recovered.unwrap_err();
-            assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
-            assert!(error.to_string().contains("message 1 lives"), "{error}");
-        } else {
-            recovered.unwrap();
-        }
+fn a_file_of_the_log_may_be_gone_when_nothing_in_it_lives() {
+    let mut harness = OnDisk::new();
+    let store = harness.open();
+    recover(&store);
+    let upto = fill(&store, 1, 601);
+    let segments = store.log.segments();
+    assert!(segments.len() >= 4, "{}", segments.len());
+    let starts_at = |number: usize| segments[number].header.position;
+    // All of the second is dead, of the others one message lives.
+    let living = |seq: &u64| *seq >= starts_at(2) || *seq == 1;
+    store
+        .checkpoint(&checkpoint(601, (1..601).filter(living)), upto)
+        .unwrap();
+    drop(store);
+    let folder = harness.folder();
+    for number in 0..segments.len() - 1 {
+        let recovered = recover_without(&folder, number);
+        let is_missing = matches!(recovered, Err(StoreError::Missing { .. }));
+        assert_eq!(is_missing, number != 1, "{number}: {recovered:?}");
+        assert!(is_missing || recovered.is_ok(), "{recovered:?}");
+    }
+    // Told with every checkpoint, also by a store that was opened on it.
+    let store = DiskStore::open(&folder, SMALL).unwrap();
+    recover(&store);
+    let nothing = checkpoint(601, 0..0);
+    store.checkpoint(&nothing, upto).unwrap();
+    drop(store);
+    for number in 0..segments.len() - 1 {
+        recover_without(&folder, number).unwrap();
     }
 }
 
@@ -167,11 +195,11 @@ fn a_rotten_index_is_refused_or_harmless() {
     let used = bytes.iter().rposition(|byte| *byte != 0).unwrap();
     for n in 0..20 {
         let folder = harness.new_folder();
-        super::copy_folder(&good, &folder);
+        copy_folder(&good, &folder);
         let mut rotten = bytes.clone();
         rotten[used * n / 20] ^= 0x10;
         fs::write(folder.join("index/db"), rotten).unwrap();
-        let mut found = crate::conformance::fixture::Found::default();
+        let mut found = Found::default();
         let opened = DiskStore::open(&folder, SMALL).and_then(|store| store.recover(&mut found));
         if opened.is_ok() {
             let in_index: usize = found

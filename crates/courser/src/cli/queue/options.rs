@@ -49,16 +49,16 @@ pub(super) struct OptionFlags {
     #[arg(long, value_name = "PATTERN")]
     pub(super) bind: Vec<String>,
     /// How long a delivery may stay unsettled: 1s to 12h; 30s unless given.
-    #[arg(long, value_name = "DURATION", value_parser = value::duration)]
+    #[arg(long, value_name = "DURATION", value_parser = value::duration, allow_hyphen_values = true)]
     lease: Option<Duration>,
     /// Failed attempts after which an entry is dead-lettered; 10 unless given, 0 is no limit.
     #[arg(long, value_name = "COUNT")]
     max_attempts: Option<u32>,
     /// The wait after the first failure; 1s unless given.
-    #[arg(long, value_name = "DURATION", value_parser = value::duration)]
+    #[arg(long, value_name = "DURATION", value_parser = value::duration, allow_hyphen_values = true)]
     backoff: Option<Duration>,
     /// The longest wait after a failure; 5m unless given.
-    #[arg(long, value_name = "DURATION", value_parser = value::duration)]
+    #[arg(long, value_name = "DURATION", value_parser = value::duration, allow_hyphen_values = true)]
     backoff_max: Option<Duration>,
     /// Growth of the wait from failure to failure: 1 to 10; 2 unless given.
     #[arg(long, value_name = "FACTOR", value_parser = value::factor)]
