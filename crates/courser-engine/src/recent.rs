@@ -193,6 +193,11 @@ impl Recent {
         self.left_behind_look = 2 * self.left_behind.len();
     }
 
+    /// What comes before this position is in the log.
+    pub(crate) fn committed(&self) -> Position {
+        self.committed.next()
+    }
+
     pub(crate) fn get(&self, position: Position) -> Option<&SharedMessage> {
         self.items.get(self.index(position)?)?.message.as_ref()
     }

@@ -1,6 +1,11 @@
 //! What one turn of the engine leaves to be done: facts to be made durable, and what is told to
 //! whom once they are.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
 use courser_core::{
     error::Unavailable,
     id::{ConsumerId, Position},
@@ -70,9 +75,27 @@ pub(crate) enum Output {
         consumer: ConsumerId,
         events: mpsc::UnboundedSender<Event>,
         event: Event,
+        /// Where it is counted as not said.
+        unsaid: Option<Unsaid>,
     },
     /// Anything else: called with `true` when the turn is durable, with `false` when it failed.
     Call(Box<dyn FnOnce(bool) + Send>),
+}
+
+/// One of the events of a consumer that wait to be said. It is dropped once that is said.
+pub(crate) struct Unsaid(Arc<AtomicUsize>);
+
+impl Unsaid {
+    pub(crate) fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Unsaid {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Release);
+    }
 }
 
 impl std::fmt::Debug for Output {
@@ -101,8 +124,11 @@ impl Output {
                 consumer,
                 events,
                 event,
+                unsaid,
             } => {
-                if events.send(event).is_err() {
+                let is_sent = events.send(event).is_ok();
+                drop(unsaid);
+                if !is_sent {
                     // It is told again by the subscription's own end when the inbox is full.
                     let unsent = Vec::new();
                     drop(door.try_send(Command::Unsubscribe { consumer, unsent }));

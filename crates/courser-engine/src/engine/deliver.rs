@@ -2,12 +2,22 @@
 //!
 //! A message that is not among the recent ones is read by the loader. What comes after it for the same
 //! consumer waits, so that the order stays.
+//!
+//! What is delivered is told when its turn is durable, as everything is. A first delivery of a message that is in the log tells
+//! nothing that the log does not know, and does not wait: a consumer that is behind would get one window for each group
+//! that its producers fill, and fall further behind. `docs/decisions/0120-not-behind-the-next-group.md`
 
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use courser_core::{
     broker::{Broker, HandOver, Progress},
-    id::{ConsumerId, LeaseId},
+    id::{ConsumerId, LeaseId, Position},
     lease::{Settlement, Verdict},
     message::SharedMessage,
     time::Timestamp,
@@ -20,7 +30,7 @@ use crate::{
     loader::{Load, Loaded},
     request::{Delivery, Ended, Event},
     subscription::{Cut, Flow},
-    turn::{Output, Turn},
+    turn::{Output, Turn, Unsaid},
 };
 
 /// Of an entry that was acked as it was handed over.
@@ -47,6 +57,8 @@ pub(crate) struct Outlet {
     handed_bytes: u64,
     /// The consumer is gone. Its connection holds something of it, and can be cut for that.
     is_left: bool,
+    /// Events that wait for a commit and that no delivery may overtake.
+    unsaid: Arc<AtomicUsize>,
 }
 
 impl Outlet {
@@ -61,6 +73,7 @@ impl Outlet {
             draining: false,
             handed_bytes: 0,
             is_left: false,
+            unsaid: Arc::default(),
         }
     }
 
@@ -74,12 +87,32 @@ impl Outlet {
         false
     }
 
-    /// An event for the consumer that this is the outlet of.
+    /// Sends those of the first deliveries that need not wait for the commit of their turn, unless others wait for an earlier
+    /// one: what comes before `committed` is in the log.
+    fn send_at_once(&mut self, committed: Position) {
+        if self.batch.is_empty() || self.unsaid.load(Ordering::Acquire) > 0 {
+            return;
+        }
+        let is_free = |of: &&Delivery| of.is_as_published() && of.message.position < committed;
+        let count = self.batch.iter().take_while(is_free).count();
+        if count == 0 {
+            return;
+        }
+        let rest = self.batch.split_off(count);
+        let deliveries = std::mem::replace(&mut self.batch, rest);
+        // A subscription that is gone tells that itself.
+        drop(self.events.send(Event::Deliveries(deliveries)));
+    }
+
+    /// An event for the consumer that this is the outlet of, to be said when the turn is durable.
     pub(crate) fn event(&self, consumer: ConsumerId, event: Event) -> Output {
+        // Answers to settles and deliveries say nothing of each other.
+        let is_counted = !matches!(event, Event::Settled(_));
         Output::Event {
             consumer,
             events: self.events.clone(),
             event,
+            unsaid: is_counted.then(|| Unsaid::new(&self.unsaid)),
         }
     }
 }
@@ -163,6 +196,7 @@ impl Engine {
         let Some(outlet) = self.outlets.get_mut(&consumer) else {
             return;
         };
+        outlet.send_at_once(self.recent.committed());
         if !outlet.batch.is_empty() {
             let deliveries = Event::Deliveries(std::mem::take(&mut outlet.batch));
             turn.outputs.push(outlet.event(consumer, deliveries));
@@ -390,6 +424,14 @@ impl Engine {
 fn release(broker: &mut Broker, lease_id: LeaseId, now: Timestamp) {
     let verdict = Verdict::Release;
     drop(broker.settle(now, Settlement { lease_id, verdict }));
+}
+
+impl Delivery {
+    /// Whether the entry is as its publish made it. What has failed, was moved, or is acked as it is handed over is so by a later
+    /// record.
+    fn is_as_published(&self) -> bool {
+        self.attempt == 1 && self.note.is_none() && self.lease_id != NO_LEASE
+    }
 }
 
 fn delivery(hand_over: HandOver, message: SharedMessage) -> Delivery {

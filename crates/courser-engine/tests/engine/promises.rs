@@ -8,19 +8,19 @@ use std::{
 use courser_core::{
     error::{LeaseError, PublishError, QueueError},
     id::{LeaseId, Position},
-    lease::{Settlement, Verdict},
+    lease::{Nack, Settlement, Verdict},
     options::Durability,
 };
 use courser_engine::{
-    Options,
-    request::{Ended, Event, Health, Publish},
+    BrokerHandle, Options, Subscription,
+    request::{Ended, Event, Health, Open, Publish},
     start,
 };
 use courser_store::{MemoryStore, Store};
 
 use crate::harness::{
     Gated, Nobody, ack, broker, deliveries, forgetful_over, numbered, open, paused_with, payloads,
-    publish, queue, until,
+    publish, queue, until, verdict,
 };
 
 #[tokio::test]
@@ -76,6 +76,101 @@ async fn neither_a_confirm_nor_a_delivery_leaves_before_its_group_is_durable() {
     store.set_open(true);
     assert_eq!(confirms.next().await.unwrap().number, 7);
     assert_eq!(payloads(&deliveries(&mut subscription, 20).await), many);
+}
+
+/// Publishes more than the engine would commit itself, and waits until that is handed over; its commit waits for the store.
+async fn publish_behind_the_gate(broker: &BrokerHandle, store: &Gated) {
+    store.set_open(false);
+    let (publisher, _confirms) = broker.publisher();
+    assert!(publisher.send(1, publish("other", &["x"; 20])).await);
+    until(broker, "other", |view| view.ready == 20).await;
+}
+
+/// Nothing has come by now.
+fn assert_has_nothing(subscription: &mut Subscription) {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let mut events = Vec::new();
+    let polled = subscription.poll_events(&mut context, &mut events, 1);
+    assert!(polled.is_pending(), "{events:?}");
+}
+
+async fn one_at_a_time(broker: &BrokerHandle) -> Subscription {
+    let window = Open {
+        max_messages: 1,
+        ..open("q")
+    };
+    broker.subscribe(window).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_is_in_the_log_is_delivered_while_the_next_group_is_on_its_way() {
+    let store = Gated::new();
+    let broker = start(Arc::clone(&store) as Arc<dyn Store>, &Options::default()).unwrap();
+    queue(&broker, "q").await;
+    queue(&broker, "other").await;
+    broker.publish(publish("q", &["a", "b"])).await.unwrap();
+    publish_behind_the_gate(&broker, &store).await;
+    let mut subscription = broker.subscribe(open("q")).await.unwrap();
+    let early = tokio::time::timeout(Duration::from_secs(20), deliveries(&mut subscription, 2));
+    let early = early.await.expect("it waits for no commit");
+    assert_eq!(payloads(&early), ["a", "b"]);
+    // What is not in the log waits, and what is handed over behind it does not overtake it.
+    let (publisher, _confirms) = broker.publisher();
+    assert!(publisher.send(2, publish("q", &["c"])).await);
+    until(&broker, "q", |view| view.leased == 3).await;
+    let released = verdict(&early[..1], &Verdict::Release);
+    assert!(subscription.settler().settle(released).await);
+    until(&broker, "q", |view| view.totals.delivered == 4).await;
+    assert_has_nothing(&mut subscription);
+    store.set_open(true);
+    let rest = deliveries(&mut subscription, 2).await;
+    assert_eq!(payloads(&rest), ["c", "a"]);
+}
+
+#[tokio::test]
+async fn what_became_of_a_message_is_not_delivered_before_that_is_durable() {
+    let store = Gated::new();
+    let broker = start(Arc::clone(&store) as Arc<dyn Store>, &Options::default()).unwrap();
+    queue(&broker, "q").await;
+    queue(&broker, "other").await;
+    broker
+        .publish(publish("q", &["a", "b", "c"]))
+        .await
+        .unwrap();
+    let mut first = one_at_a_time(&broker).await;
+    let mut second = one_at_a_time(&broker).await;
+    let a = deliveries(&mut first, 1).await;
+    let b = deliveries(&mut second, 1).await;
+    let mut dead = broker.subscribe(open("q.dlq")).await.unwrap();
+    publish_behind_the_gate(&broker, &store).await;
+    // One is dead-lettered, one has failed, one is acked as it is handed over.
+    let reason = Verdict::DeadLetter(Box::default());
+    assert!(first.settler().drain().await);
+    assert!(first.settler().settle(verdict(&a, &reason)).await);
+    until(&broker, "q.dlq", |view| view.leased == 1).await;
+    assert_has_nothing(&mut dead);
+    let nack = Verdict::Nack(Box::new(Nack {
+        retry_after: Some(Duration::ZERO),
+        ..Nack::default()
+    }));
+    assert!(second.settler().settle(verdict(&b, &nack)).await);
+    until(&broker, "q", |view| view.totals.delivered == 3).await;
+    assert_has_nothing(&mut second);
+    let greedy = Open {
+        auto_ack: true,
+        ..open("q")
+    };
+    let mut greedy = broker.subscribe(greedy).await.unwrap();
+    until(&broker, "q", |view| view.ready == 0).await;
+    assert_has_nothing(&mut greedy);
+    store.set_open(true);
+    assert_eq!(payloads(&deliveries(&mut dead, 1).await), ["a"]);
+    let again = deliveries(&mut second, 1).await;
+    assert_eq!(
+        (payloads(&again), again[0].attempt),
+        (vec!["b".to_owned()], 2)
+    );
+    assert_eq!(payloads(&deliveries(&mut greedy, 1).await), ["c"]);
 }
 
 fn futures_waker() -> std::task::Waker {
