@@ -29,6 +29,10 @@ pub(crate) const FOLDER: u64 = 8;
 pub(crate) const DRAFT: u64 = 16;
 pub(crate) const ANYWHERE: u64 = ROOT | LOG | INDEX;
 
+/// What a call that fails says.
+pub(crate) const EIO: i32 = 5;
+pub(crate) const ENOSPC: i32 = 28;
+
 /// What happens at the chosen call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {

@@ -13,7 +13,7 @@ use crate::{
     rebuild::{Mode, rebuild},
     recording::{Kind, Recording},
     report::Outcome,
-    round::{self, Round, Start, Starts},
+    round::{self, Round, Start, Starts, Until},
 };
 
 /// A recorded load.
@@ -29,7 +29,7 @@ async fn record(
     start: &Start,
     lies: u64,
     load: Load,
-    rewrite: bool,
+    until: Until,
     random: &mut Random,
     outcome: &mut Outcome,
 ) -> Recorded {
@@ -45,7 +45,7 @@ async fn record(
         &history,
         load,
         start.is_fresh,
-        rewrite,
+        until,
         &|| (),
         random,
     )
@@ -198,7 +198,8 @@ pub(crate) async fn run(
         }
     };
     outcome.what += &format!(", large: {}", load.is_large());
-    let recorded = record(programs, start, 0, load, true, &mut random, &mut outcome).await;
+    let until = Until::Rewritten;
+    let recorded = record(programs, start, 0, load, until, &mut random, &mut outcome).await;
     let first = CUTS_OF_A_RECORDING * 3 / 5;
     if let Some(round) = recorded
         .cuts(programs, first, &mut random, &mut outcome)
@@ -214,7 +215,7 @@ pub(crate) async fn run(
         &second,
         0,
         Load::SMALL,
-        false,
+        Until::Loaded,
         &mut random,
         &mut outcome,
     )
@@ -254,7 +255,7 @@ pub(crate) async fn broken(
         &starts.worn,
         lies,
         load,
-        true,
+        Until::Rewritten,
         &mut random,
         &mut outcome,
     )

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use courser_proto::v1::{
-    GetQueueRequest, Message, PublishRequest, PullRequest, QueueStats, Settle, SettleRequest,
-    admin_client::AdminClient, broker_client::BrokerClient,
+    Delivery, GetQueueRequest, Message, PublishRequest, PullRequest, QueueStats, Settle,
+    SettleRequest, admin_client::AdminClient, broker_client::BrokerClient,
 };
 use tokio::time::{Instant, sleep};
 use tonic::{Code, transport::Channel};
@@ -13,32 +13,65 @@ use tonic::{Code, transport::Channel};
 use crate::{
     broker::{Broker, LOOK},
     history::{Known, QUEUES},
-    judge::Found,
+    judge::{Entry, Found},
     letter::Letter,
+    message::{self, Given},
 };
 
 const DRAIN_MAX: Duration = Duration::from_secs(60);
 
-/// Takes everything from a broker that has just started, and says what it was. An error is something
-/// that must not happen either.
-pub(crate) async fn all(broker: &Broker, known: &Known) -> anyhow::Result<Found> {
+/// Takes everything from a broker that has just started, and says what it was. Messages that are not as they were sent
+/// are in `wrong`. An error is something that must not happen either.
+pub(crate) async fn all(
+    broker: &Broker,
+    known: &Known,
+    wrong: &mut Vec<String>,
+) -> anyhow::Result<Found> {
     let mut client = broker.client().await.context("it does not answer")?;
     let mut admin = broker.admin().await.context("it does not answer")?;
     stale(&mut client, known).await?;
     let mut found = Found::default();
+    let mut books = Books {
+        given: known.given.clone(),
+        wrong,
+    };
     for (queue, found) in QUEUES.into_iter().zip(&mut found) {
-        one(&mut client, &mut admin, queue, false, found).await?;
-        one(
-            &mut client,
-            &mut admin,
-            &format!("{queue}.dlq"),
-            true,
-            found,
-        )
-        .await?;
+        for dead in [false, true] {
+            one(&mut client, &mut admin, queue, dead, found, &mut books).await?;
+        }
     }
     alive(&mut client, &mut admin).await?;
     Ok(found)
+}
+
+/// What was given to messages, and what is wrong with those that come.
+struct Books<'a> {
+    given: Given,
+    wrong: &'a mut Vec<String>,
+}
+
+impl Books<'_> {
+    /// An entry that came from a queue, or from its dead-letter queue.
+    fn entry(&mut self, queue: &str, dead: bool, delivery: &Delivery) -> anyhow::Result<Entry> {
+        let message = delivery.message.as_ref().context("a message")?;
+        let letter = Letter::read(&message.payload);
+        let letter = letter.with_context(|| format!("{queue}: a damaged payload"))?;
+        let wrong = self.given.came(letter, message);
+        let is_dead = delivery.dead_letter.as_ref();
+        let end = match (is_dead, dead) {
+            (Some(is_dead), true) => message::dead_difference(letter, queue, is_dead),
+            (None, false) => None,
+            _ => Some(format!("{letter:?} dead: {dead}, and it says {is_dead:?}")),
+        };
+        let wrong = wrong.into_iter().chain(end);
+        self.wrong
+            .extend(wrong.map(|wrong| format!("{queue}: {wrong}")));
+        Ok(Entry {
+            letter,
+            dead,
+            attempt: delivery.attempt,
+        })
+    }
 }
 
 /// Leases died with the broker that gave them.
@@ -74,10 +107,13 @@ async fn settle(client: &mut BrokerClient<Channel>, ack: Vec<u64>) -> anyhow::Re
 async fn one(
     client: &mut BrokerClient<Channel>,
     admin: &mut AdminClient<Channel>,
-    queue: &str,
+    source: &str,
     dead: bool,
-    found: &mut Vec<(Letter, bool)>,
+    found: &mut Vec<Entry>,
+    books: &mut Books<'_>,
 ) -> anyhow::Result<()> {
+    let ending = if dead { ".dlq" } else { "" };
+    let queue = &format!("{source}{ending}");
     let Some(before) = stats(admin, queue).await? else {
         return Ok(());
     };
@@ -97,11 +133,9 @@ async fn one(
         let deliveries = client.pull(request).await?.into_inner().deliveries;
         let mut ack = Vec::new();
         for delivery in &deliveries {
-            let message = delivery.message.as_ref().context("a message")?;
-            let letter = Letter::read(&message.payload);
-            let letter = letter.with_context(|| format!("{queue}: a damaged payload"))?;
-            found.push((letter, dead));
-            bytes += message.payload.len() as u64;
+            found.push(books.entry(source, dead, delivery)?);
+            let message = delivery.message.as_ref();
+            bytes += message.map_or(0, |message| message.payload.len() as u64);
             ack.push(delivery.lease_id);
         }
         taken += ack.len() as u64;

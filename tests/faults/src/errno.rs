@@ -6,30 +6,29 @@
 
 use std::time::Duration;
 
-use courser_proto::v1::{Message, PublishRequest};
+use courser_proto::v1::PublishRequest;
 use tokio::time::{Instant, sleep};
 use tonic::Code;
 
 use crate::{
     broker::{Broker, LOOK, Programs},
     control::{
-        ANYWHERE, Action, CREATE, Fault, INDEX, LOG, MKDIR, OPEN, READ, RENAME, SYNC, TRUNCATE,
-        UNLINK, WRITE,
+        ANYWHERE, Action, CREATE, EIO, ENOSPC, Fault, INDEX, LOG, MKDIR, OPEN, READ, RENAME, SYNC,
+        TRUNCATE, UNLINK, WRITE,
     },
     cut::Recorded,
     folder,
     history::History,
     letter::Letter,
     load::Load,
+    message,
     random::Random,
     rebuild::Mode,
     recording::Recording,
     report::Outcome,
-    round::{self, AFTER_ALL, Round, Starts},
+    round::{self, AFTER_ALL, Round, Starts, Until},
 };
 
-const EIO: i32 = 5;
-const ENOSPC: i32 = 28;
 /// Which calls, where, and about how many there are.
 const CALLS: [(u64, u64, u64); 11] = [
     (WRITE, LOG, 200),
@@ -84,13 +83,13 @@ pub(crate) async fn run(
         requests: 40,
         ..Load::SMALL
     };
-    let rewrite = random.percent(50);
+    let until = Until::either(50, &mut random);
     let ran = round::scenario(
         &round.place,
         &history,
         load,
         start.is_fresh,
-        rewrite,
+        until,
         &|| (),
         &mut random,
     );
@@ -192,23 +191,21 @@ async fn probe(broker: &Broker, history: &History) -> Result<(), (Code, String)>
     let Some(mut client) = broker.client().await else {
         return Err((Code::Unknown, "no connection".to_owned()));
     };
-    let number = history.sending(PROBE, 1);
+    let number = history.sending(PROBE, 1, false);
     let letter = Letter {
         producer: PROBE,
         number,
     };
-    let message = Message {
-        topic: "load.9".to_owned(),
-        payload: letter.write(100),
-        ..Default::default()
-    };
     let request = PublishRequest {
-        messages: vec![message],
+        messages: vec![message::write(letter, 100)],
         ..Default::default()
     };
     match client.publish(request).await {
-        Ok(_) => {
-            history.confirmed(PROBE, number, 1);
+        Ok(answer) => {
+            history.confirmed(PROBE, number);
+            for result in &answer.into_inner().results {
+                history.told(letter, result);
+            }
             Ok(())
         }
         Err(status) => Err((status.code(), status.message().to_owned())),

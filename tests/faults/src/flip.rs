@@ -22,13 +22,15 @@ use crate::{
     load::Load,
     random::Random,
     report::Outcome,
-    round::{self, AFTER_ALL, Round, Start, Starts},
+    round::{self, AFTER_ALL, Round, Start, Starts, Until},
 };
 
 /// Flips in one folder.
 pub(crate) const FLIPS_OF_A_FOLDER: u64 = 20;
 /// What `verify` says of bits that stand behind the end of the log.
 const TAIL: &str = "cut as a torn tail";
+/// A flip where nobody looks.
+const NOT_SEEN: &str = "no data hit";
 
 /// What a program of ours found in a folder.
 struct Looked {
@@ -56,7 +58,7 @@ pub(crate) async fn run(
         &history,
         load,
         false,
-        true,
+        Until::Rewritten,
         &|| (),
         &mut random,
     )
@@ -90,7 +92,6 @@ pub(crate) async fn run(
         let round = Round::new(programs, &whole);
         let place = flip(&round, &mut random);
         outcome.cases += 1;
-        outcome.hit = true;
         let case = Case {
             known: &known,
             is_closed,
@@ -98,6 +99,7 @@ pub(crate) async fn run(
             saved: &saved,
         };
         let kind = case.check(&round, &mut outcome.wrong).await;
+        outcome.hit |= kind != NOT_SEEN;
         *outcome.kinds.entry(kind).or_default() += 1;
         if outcome.wrong.len() > first {
             outcome.what += &format!("; {place}");
@@ -191,30 +193,38 @@ impl Case<'_> {
                 return "refused";
             }
         };
-        let found = drain::all(&broker, self.known).await;
+        let mut judged = Vec::new();
+        let found = drain::all(&broker, self.known, &mut judged).await;
         let log = broker.log();
         broker.kill();
-        let judged = match found {
-            Ok(found) => judge::judge(self.known, AFTER_ALL, &found),
+        match found {
+            Ok(found) => judged.extend(judge::judge(self.known, AFTER_ALL, &found)),
             // A message of a segment that a start does not go through is found when it is read.
             Err(_) if looked.damaged && log.contains("is damaged at byte") => {
                 return "started, and a read was refused";
             }
-            Err(error) => vec![format!("the drain failed: {error:#}\n{log}")],
-        };
+            Err(error) => judged.push(format!("the drain failed: {error:#}\n{log}")),
+        }
         if judged.is_empty() {
             return if looked.damaged {
                 "found, nothing lost"
             } else {
-                "no data hit"
+                NOT_SEEN
             };
         }
         let lost = self.records.saturating_sub(looked.records);
         let is_tail = !self.is_closed && looked.torn && !looked.damaged;
         let is_missing = |what: &String| {
-            ["is lost", "came again", "is back in its queue"]
-                .iter()
-                .any(|missing| what.contains(missing))
+            // What was done last may be undone.
+            [
+                "is lost",
+                "came again",
+                "is back in its queue",
+                "it was redriven",
+                "came with attempt",
+            ]
+            .iter()
+            .any(|missing| what.contains(missing))
         };
         if is_tail && judged.iter().all(is_missing) && judged.len() as u64 <= lost {
             return TAIL;

@@ -3,12 +3,20 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    history::{Fate, Known, PLACES, Place, QUEUES, Settled, Stamp},
+    history::{Fate, Known, PLACES, Place, QUEUES, Request, Settled, Stamp},
     letter::Letter,
 };
 
-/// What was found in one place: in the order in which it came, and whether it was dead.
-pub(crate) type Found = [Vec<(Letter, bool)>; PLACES];
+/// What was found in one place, in the order in which it came.
+pub(crate) type Found = [Vec<Entry>; PLACES];
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    pub(crate) letter: Letter,
+    /// It was in the dead-letter queue.
+    pub(crate) dead: bool,
+    pub(crate) attempt: u32,
+}
 
 /// What must be, may be and must not be at a cut.
 struct Law {
@@ -17,7 +25,7 @@ struct Law {
 
 impl Law {
     fn must_exist(&self, fate: &Fate) -> bool {
-        fate.confirmed <= self.cut
+        fate.holds_since(self.cut) <= self.cut
     }
 
     fn may_exist(&self, fate: &Fate) -> bool {
@@ -48,13 +56,30 @@ impl Law {
         if self.must_be_gone(settled) {
             return Some("was acked and came again");
         }
-        if dead == 0 && settled.dead <= self.cut {
-            return Some("was dead-lettered, and is back in its queue");
+        match (settled.may_live_or_be_dead(self.cut), dead) {
+            ((false, _), 0) => Some("was dead-lettered, and is back in its queue"),
+            ((_, false), 1) => Some("is dead, and nobody asked for that, or it was redriven"),
+            _ => None,
         }
-        if dead == 1 && settled.dead_sent >= self.cut {
-            return Some("is dead, and nobody asked for that");
-        }
-        None
+    }
+
+    /// What is wrong with the attempt with which an entry was found.
+    fn attempt(&self, known: &Known, place: Place, entry: &Entry) -> Option<String> {
+        let letter = entry.letter;
+        let fate = &known.producers[letter.producer as usize].messages[letter.number as usize];
+        let (least, most) = if entry.dead {
+            (1, 1)
+        } else {
+            fate.at[place].attempts(self.cut, known.consumed)
+        };
+        let is_less = entry.attempt < least;
+        let is_more = entry.attempt > most && !known.leases_run_out;
+        (is_less || is_more).then(|| {
+            format!(
+                "{}: {letter:?} came with attempt {}, which is {least} to {most}",
+                QUEUES[place], entry.attempt
+            )
+        })
     }
 }
 
@@ -64,10 +89,11 @@ pub(crate) fn judge(known: &Known, cut: Stamp, found: &Found) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut counts: BTreeMap<(Place, Letter), (u32, u32)> = BTreeMap::new();
     for (place, entries) in found.iter().enumerate() {
-        for (letter, dead) in entries {
-            let count = counts.entry((place, *letter)).or_default();
+        for entry in entries {
+            let count = counts.entry((place, entry.letter)).or_default();
             count.0 += 1;
-            count.1 += u32::from(*dead);
+            count.1 += u32::from(entry.dead);
+            wrong.extend(law.attempt(known, place, entry));
         }
     }
     for (number, producer) in known.producers.iter().enumerate() {
@@ -80,8 +106,8 @@ pub(crate) fn judge(known: &Known, cut: Stamp, found: &Found) -> Vec<String> {
                 }
             }
         }
-        for &(first, count) in &producer.requests {
-            wrong.extend(whole(&law, known, number, first, count, &counts));
+        for request in &producer.requests {
+            wrong.extend(whole(&law, known, number, *request, &counts));
         }
     }
     wrong.extend(order(known, found));
@@ -100,12 +126,12 @@ fn whole(
     law: &Law,
     known: &Known,
     producer: usize,
-    first: u32,
-    count: u32,
+    request: Request,
     counts: &BTreeMap<(Place, Letter), (u32, u32)>,
 ) -> Option<String> {
+    let Request { first, count, .. } = request;
     let entries = (first..first + count).flat_map(|number| {
-        let fate = known.producers[producer].messages[number as usize];
+        let fate = &known.producers[producer].messages[number as usize];
         (0..PLACES).map(move |place| (number as usize, place, fate))
     });
     let is_there =
@@ -130,7 +156,7 @@ fn order(known: &Known, found: &Found) -> Vec<String> {
     let mut wrong = Vec::new();
     for (place, entries) in found.iter().enumerate() {
         let mut last = BTreeMap::new();
-        for (letter, dead) in entries {
+        for Entry { letter, dead, .. } in entries {
             let fate = &known.producers[letter.producer as usize].messages[letter.number as usize];
             if *dead || fate.at[place].deliveries > 0 {
                 continue;

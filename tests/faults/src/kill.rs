@@ -15,7 +15,7 @@ use crate::{
     random::Random,
     recording::{Kind, Recording},
     report::Outcome,
-    round::{self, AFTER_ALL, Round, Start, Starts},
+    round::{self, AFTER_ALL, Round, Start, Starts, Until},
 };
 
 /// Which calls a sweep goes through.
@@ -75,9 +75,13 @@ const SWEEPS: [Sweep; 9] = [
 #[derive(Clone, Debug)]
 pub(crate) struct Counts([u64; SWEEPS.len()]);
 
-/// Counts the calls of each sweep.
-pub(crate) async fn count(programs: &Programs, starts: &Starts, random: &mut Random) -> Counts {
-    let mut counts = [1; SWEEPS.len()];
+/// Counts the calls of each sweep. An error when one has none, for it would try nothing.
+pub(crate) async fn count(
+    programs: &Programs,
+    starts: &Starts,
+    random: &mut Random,
+) -> Result<Counts, String> {
+    let mut counts = [0; SWEEPS.len()];
     for (sweep, count) in SWEEPS.iter().zip(&mut counts) {
         let start = sweep.start(starts);
         let round = Round::new(programs, start);
@@ -89,24 +93,24 @@ pub(crate) async fn count(programs: &Programs, starts: &Starts, random: &mut Ran
                 control.count(sweep.kinds, sweep.classes);
             }
         };
-        if sweep.opening {
-            drop(
-                Broker::start(&round.place)
-                    .await
-                    .expect("a start without faults"),
-            );
+        let ran = if sweep.opening {
+            Broker::start(&round.place).await
         } else {
-            let load = Load::SMALL;
-            let fresh = sweep.is_fresh;
-            round::scenario(&round.place, &history, load, fresh, true, &then, random)
-                .await
-                .expect("a load without faults");
+            let until = sweep.until().unwrap_or(Until::Rewritten);
+            let (load, fresh) = (Load::SMALL, sweep.is_fresh);
+            round::scenario(&round.place, &history, load, fresh, until, &then, random).await
+        };
+        *count = control.matched();
+        let what = sweep.what;
+        ran.map_err(|ended| format!("the sweep \"{what}\" was to count, and it ended: {ended:?}"))?;
+        if let Some(wrong) = history.known().violations.first() {
+            return Err(format!("the sweep \"{what}\" was to count: {wrong}"));
         }
-        // The first checkpoint may have begun before the counting did.
-        let least = if sweep.listening { 8 } else { 1 };
-        *count = control.matched().max(least);
+        if *count == 0 {
+            return Err(format!("the sweep \"{what}\" saw no call without faults"));
+        }
     }
-    Counts(counts)
+    Ok(Counts(counts))
 }
 
 impl Counts {
@@ -125,6 +129,15 @@ impl Sweep {
             &starts.fresh
         } else {
             &starts.worn
+        }
+    }
+
+    /// How long a load must go on for the calls to come, where that matters.
+    fn until(&self) -> Option<Until> {
+        match self.classes {
+            DRAFT => Some(Until::Rewritten),
+            INDEX => Some(Until::Checkpoints),
+            _ => None,
         }
     }
 }
@@ -168,12 +181,14 @@ pub(crate) async fn run(
     };
     let history = History::new(start.known.clone(), control);
     let mut outcome = Outcome::new(format!("{}: {fault:?}", sweep.what));
+    let until = sweep.until();
+    let until = until.unwrap_or_else(|| Until::either(40, &mut random));
     let ended = match round::scenario(
         &round.place,
         &history,
         Load::SMALL,
         sweep.is_fresh,
-        sweep.classes == DRAFT || random.percent(40),
+        until,
         &arm,
         &mut random,
     )

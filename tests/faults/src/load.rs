@@ -7,9 +7,10 @@ use std::{
 };
 
 use courser_proto::v1::{
-    Backoff, Binding, CreateQueueRequest, Delivery, Message, Nack, Open, PublishStreamRequest,
-    QueueOptions, Reject, Settle, SettleOutcome, SettleRefusal, Settled, SubscribeRequest,
-    admin_client::AdminClient, broker_client::BrokerClient, subscribe_request, subscribe_response,
+    Backoff, Binding, CreateQueueRequest, Delivery, Durability, Extend, Nack, Open,
+    PeekEntriesRequest, PublishStreamRequest, QueueOptions, RedriveEntriesRequest, Settle,
+    SettleOutcome, SettleRefusal, Settled, SubscribeRequest, admin_client::AdminClient,
+    broker_client::BrokerClient, subscribe_request, subscribe_response,
 };
 use tokio::{
     sync::mpsc,
@@ -17,12 +18,13 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, transport::Channel};
+use tonic::{Code, Status, transport::Channel};
 
 use crate::{
     broker::Broker,
-    history::{History, Place, QUEUES},
+    history::{History, PLACES, Place, QUEUES},
     letter::Letter,
+    message,
     random::Random,
 };
 
@@ -32,6 +34,11 @@ const IN_FLIGHT: usize = 8;
 const CONSUMERS: [usize; 2] = [2, 1];
 /// A load that takes longer than this is stuck.
 const LOAD_MAX: Duration = Duration::from_secs(120);
+/// For how long a lease is extended that lasts longer than any round.
+const EXTENDED: Duration = Duration::from_secs(7200);
+/// Milliseconds between two redrives of a queue, and how many entries one takes at most.
+const REDRIVE_PAUSE: Range<u64> = 10..100;
+const REDRIVEN_MAX: u64 = 3;
 /// Settled leases that may be settled once more.
 const SETTLED_KEPT: usize = 64;
 
@@ -57,6 +64,10 @@ pub(crate) struct Load {
     pub(crate) release: u64,
     pub(crate) dead_letter: u64,
     pub(crate) keep: u64,
+    /// And how many are extended before they are acked.
+    pub(crate) extend: u64,
+    /// Of a hundred requests, how many are BUFFERED.
+    pub(crate) buffered: u64,
     /// How long leases last, where they may run out in consumers' hands; else as long as the queue says,
     /// and that is longer than any round.
     pub(crate) lease: Option<Duration>,
@@ -74,7 +85,14 @@ impl Load {
         release: 3,
         dead_letter: 3,
         keep: 3,
+        extend: 3,
+        buffered: 15,
         lease: None,
+    };
+    /// A sign of life.
+    pub(crate) const LITTLE: Self = Self {
+        requests: 1,
+        ..Self::SMALL
     };
     /// Fills more than a segment of the log, and leaves nothing in it that lives.
     pub(crate) const LARGE: Self = Self {
@@ -88,6 +106,8 @@ impl Load {
         release: 0,
         dead_letter: 0,
         keep: 0,
+        extend: 0,
+        buffered: 15,
         lease: None,
     };
 
@@ -100,7 +120,7 @@ impl Load {
 pub(crate) async fn create_queues(
     admin: &mut AdminClient<Channel>,
     lease: Duration,
-) -> Result<(), tonic::Status> {
+) -> Result<(), Status> {
     for name in QUEUES {
         let now = Some(prost_types::Duration::default());
         let options = QueueOptions {
@@ -130,13 +150,98 @@ fn proto_duration(duration: Duration) -> prost_types::Duration {
     prost_types::Duration::try_from(duration).expect("it is in range")
 }
 
-/// Runs the load until its producers are done or the broker is gone.
+/// Publishes, consumes and redrives until the producers are done or the broker is gone.
 pub(crate) async fn run(broker: &Broker, history: &History, load: Load, random: &mut Random) {
     let Some(consumers) = Consumers::start(broker, history, load, random).await else {
         return;
     };
-    publish(broker, history, load, random).await;
+    busy(broker, history, load, random).await;
     consumers.stop().await;
+}
+
+/// The same for consumers that are at work already.
+pub(crate) async fn busy(broker: &Broker, history: &History, load: Load, random: &mut Random) {
+    let mut redriving = JoinSet::new();
+    for place in 0..PLACES {
+        let random = random.fork(200 + place as u64);
+        if let Some(admin) = broker.admin().await {
+            redriving.spawn(redrive(admin, history.clone(), place, random));
+        }
+    }
+    publish(broker, history, load, random).await;
+    end(redriving).await;
+}
+
+/// Ends tasks of a load.
+async fn end(mut tasks: JoinSet<()>) {
+    tasks.abort_all();
+    while let Some(done) = tasks.join_next().await {
+        assert!(
+            done.is_ok() || done.is_err_and(|error| error.is_cancelled()),
+            "a task of the load does not panic"
+        );
+    }
+}
+
+/// Now and then redrives a few of the oldest dead letters. Nobody else takes any.
+async fn redrive(
+    mut admin: AdminClient<Channel>,
+    history: History,
+    place: Place,
+    mut random: Random,
+) {
+    let queue = format!("{}.dlq", QUEUES[place]);
+    loop {
+        sleep(Duration::from_millis(random.within(REDRIVE_PAUSE))).await;
+        let request = PeekEntriesRequest {
+            queue: queue.clone(),
+            limit: random.within(1..REDRIVEN_MAX + 1) as u32,
+            ..Default::default()
+        };
+        let entries = match admin.peek_entries(request).await {
+            Ok(answer) => answer.into_inner().entries,
+            Err(status) => return refused(&history, &status),
+        };
+        let letters = entries.iter().map(|entry| history.looked_at(place, entry));
+        let Some(letters) = letters.collect::<Option<Vec<_>>>() else {
+            return;
+        };
+        for letter in &letters {
+            history.move_sent(place, *letter, false);
+        }
+        if letters.is_empty() {
+            continue;
+        }
+        let request = RedriveEntriesRequest {
+            queue: queue.clone(),
+            entry_ids: entries.iter().map(|entry| entry.entry_id).collect(),
+            ..Default::default()
+        };
+        let redriven = match admin.redrive_entries(request).await {
+            Ok(answer) => answer.into_inner().redriven,
+            Err(status) => return refused(&history, &status),
+        };
+        if redriven == letters.len() as u64 {
+            for letter in letters {
+                history.moved(place, letter, false);
+            }
+        } else if !history.was_hit() {
+            history.violation(format!("{redriven} of {letters:?} were redriven"));
+        }
+    }
+}
+
+/// A look at entries or a redrive was refused: the broker is gone or its disk has failed.
+fn refused(history: &History, status: &Status) {
+    let codes = [
+        Code::Unavailable,
+        Code::Unknown,
+        Code::Cancelled,
+        Code::Internal,
+    ];
+    if !codes.contains(&status.code()) {
+        history.violation(format!("a redrive was refused: {status:?}"));
+    }
 }
 
 /// Publishes a load until all of it is answered or the broker is gone.
@@ -170,6 +275,7 @@ impl Consumers {
         load: Load,
         random: &mut Random,
     ) -> Option<Self> {
+        history.consuming();
         let mut consumers = JoinSet::new();
         for (place, count) in CONSUMERS.into_iter().enumerate() {
             for number in 0..count {
@@ -181,14 +287,8 @@ impl Consumers {
         Some(Self(consumers))
     }
 
-    pub(crate) async fn stop(mut self) {
-        self.0.abort_all();
-        while let Some(done) = self.0.join_next().await {
-            assert!(
-                done.is_ok() || done.is_err_and(|error| error.is_cancelled()),
-                "a consumer does not panic"
-            );
-        }
+    pub(crate) async fn stop(self) {
+        end(self.0).await;
     }
 }
 
@@ -205,15 +305,19 @@ async fn produce(
         return;
     };
     let mut confirms = answer.into_inner();
-    let mut waiting: VecDeque<(u32, u32)> = VecDeque::new();
+    let mut waiting: VecDeque<(u32, u32, bool)> = VecDeque::new();
     let mut left = load.requests;
     while left > 0 || !waiting.is_empty() {
         while left > 0 && waiting.len() < IN_FLIGHT {
             left -= 1;
             let count = random.within(1..load.batch_max + 1) as u32;
-            let first = history.sending(producer, count);
-            waiting.push_back((first, count));
-            let request = request(producer, first, count, &load, &mut random);
+            let is_buffered = random.percent(load.buffered);
+            let first = history.sending(producer, count, is_buffered);
+            let mut request = request(producer, first, count, &load, &mut random);
+            if is_buffered {
+                request.set_durability(Durability::Buffered);
+            }
+            waiting.push_back((first, count, request.without_results));
             if requests.send(request).await.is_err() {
                 return;
             }
@@ -228,14 +332,21 @@ async fn produce(
             return;
         };
         for confirm in response.confirms {
-            let Some((first, count)) = waiting.pop_front() else {
+            let Some((first, count, without_results)) = waiting.pop_front() else {
                 return history.violation("a confirm of nothing".to_owned());
             };
             if confirm.number != u64::from(first) {
                 history.violation(format!("confirm {} came for {first}", confirm.number));
             }
             let Some(error) = confirm.error else {
-                history.confirmed(producer, first, count);
+                history.confirmed(producer, first);
+                let told = if without_results { 0 } else { count as usize };
+                if confirm.results.len() != told {
+                    history.violation(format!("{count} were confirmed with {confirm:?}"));
+                }
+                for (number, result) in (first..).zip(&confirm.results) {
+                    history.told(Letter { producer, number }, result);
+                }
                 continue;
             };
             let codes = [Code::Unavailable as i32, Code::ResourceExhausted as i32];
@@ -265,15 +376,12 @@ fn request(
     random: &mut Random,
 ) -> PublishStreamRequest {
     let messages = (first..first + count)
-        .map(|number| Message {
-            topic: format!("load.{producer}"),
-            payload: Letter { producer, number }.write(payload_bytes(load, random)),
-            ..Default::default()
-        })
+        .map(|number| message::write(Letter { producer, number }, payload_bytes(load, random)))
         .collect();
     PublishStreamRequest {
         number: u64::from(first),
         messages,
+        without_results: random.percent(30),
         ..Default::default()
     }
 }
@@ -299,6 +407,8 @@ enum Asked {
     Dead,
     Nack,
     Release,
+    /// Then it is acked.
+    Extend,
 }
 
 struct Consumer {
@@ -360,8 +470,12 @@ impl Consumer {
                 self.requests.send(SubscribeRequest { kind }).await.ok()
             }
             subscribe_response::Kind::Settled(settled) => {
-                self.note(&settled);
-                Some(())
+                let settle = self.note(&settled);
+                if settle.ack.is_empty() {
+                    return Some(());
+                }
+                let kind = Some(subscribe_request::Kind::Settle(settle));
+                self.requests.send(SubscribeRequest { kind }).await.ok()
             }
             subscribe_response::Kind::Drained(_) | subscribe_response::Kind::Heartbeat(_) => {
                 Some(())
@@ -370,11 +484,7 @@ impl Consumer {
     }
 
     fn decide(&mut self, delivery: &Delivery, settle: &mut Settle) {
-        let message = delivery.message.as_ref().expect("a delivery has a message");
-        let letter =
-            self.history
-                .delivered(self.place, &message.payload, delivery.dead_letter.is_some());
-        let Some(letter) = letter else {
+        let Some(letter) = self.history.delivered(self.place, delivery) else {
             return;
         };
         let lease_id = delivery.lease_id;
@@ -389,6 +499,7 @@ impl Consumer {
             release,
             dead_letter,
             keep,
+            extend,
             ..
         } = self.load;
         let chance = self.random.within(0..100);
@@ -402,23 +513,25 @@ impl Consumer {
                 retry_after,
                 error: "by chance".to_owned(),
             });
-            self.history.give_back(self.place, letter);
+            self.history.give_back(self.place, letter, true);
             Asked::Nack
         } else if chance < nack + release {
             settle.release.push(lease_id);
-            self.history.give_back(self.place, letter);
+            self.history.give_back(self.place, letter, false);
             Asked::Release
         } else if chance < nack + release + dead_letter {
-            settle.dead_letter.push(Reject {
-                lease_id,
-                reason: "by_chance".to_owned(),
-                description: String::new(),
-            });
-            self.history.dead_sent(self.place, letter);
+            settle.dead_letter.push(message::reject(letter, lease_id));
+            self.history.move_sent(self.place, letter, true);
             Asked::Dead
         } else if chance < nack + release + dead_letter + keep {
             self.history.kept(lease_id);
             return;
+        } else if chance < nack + release + dead_letter + keep + extend {
+            settle.extend.push(Extend {
+                lease_id,
+                by: Some(proto_duration(self.load.lease.unwrap_or(EXTENDED))),
+            });
+            Asked::Extend
         } else {
             settle.ack.push(lease_id);
             self.history.ack_sent(self.place, letter);
@@ -437,16 +550,26 @@ impl Consumer {
         }
     }
 
-    fn note(&mut self, settled: &Settled) {
+    /// Takes in results; answers what is to be settled next.
+    fn note(&mut self, settled: &Settled) -> Settle {
+        let (history, place) = (self.history.clone(), self.place);
+        let mut next = Settle::default();
         for lease_id in &settled.ok {
             match self.asked.remove(lease_id) {
-                Some((letter, Asked::Ack)) => self.history.acked(self.place, letter),
-                Some((letter, Asked::Dead)) => self.history.dead(self.place, letter),
-                Some((_, Asked::Nack)) => self.history.lock().totals.nacked += 1,
-                Some((_, Asked::Release)) => self.history.lock().totals.released += 1,
-                None => self
-                    .history
-                    .violation(format!("lease {lease_id} was settled unasked, or twice")),
+                Some((letter, Asked::Ack)) => history.acked(place, letter),
+                Some((letter, Asked::Dead)) => history.moved(place, letter, true),
+                Some((letter, Asked::Nack)) => history.nacked(place, letter),
+                Some((_, Asked::Release)) => history.lock().totals.released += 1,
+                Some((letter, Asked::Extend)) => {
+                    history.lock().totals.extended += 1;
+                    history.ack_sent(place, letter);
+                    next.ack.push(*lease_id);
+                    self.asked.insert(*lease_id, (letter, Asked::Ack));
+                    continue;
+                }
+                None => {
+                    history.violation(format!("lease {lease_id} was settled unasked, or twice"));
+                }
             }
             if self.settled.len() < SETTLED_KEPT {
                 self.settled.push_back(*lease_id);
@@ -466,6 +589,7 @@ impl Consumer {
             let what = format!("a lease that is held was refused: {refused:?} {asked:?}");
             self.history.violation(what);
         }
+        next
     }
 
     fn may_have_run_out(&self, refused: &SettleRefusal) -> bool {

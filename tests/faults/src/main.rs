@@ -11,6 +11,8 @@
 //!                                              (rebuild.rs: on what a power cut may leave)
 //! ```
 //!
+//! `message.rs` says what is sent, and compares it with what comes back.
+//!
 //! `tests/faults/run` builds and runs it; `docs/durability.md` says what it shows.
 
 #![expect(
@@ -33,6 +35,7 @@ mod kill;
 #[path = "../../crash/letter.rs"]
 mod letter;
 mod load;
+mod message;
 #[path = "../../crash/random.rs"]
 mod random;
 mod rebuild;
@@ -88,7 +91,13 @@ async fn all(args: Args) -> bool {
     println!("seed {}", args.seed);
     let mut random = Random::new(args.seed);
     let starts = round::prepare(&args.programs, &mut random.fork(1)).await;
-    let counts = kill::count(&args.programs, &starts, &mut random.fork(2)).await;
+    let counts = match kill::count(&args.programs, &starts, &mut random.fork(2)).await {
+        Ok(counts) => counts,
+        Err(what) => {
+            println!("error: {what}");
+            return false;
+        }
+    };
     println!("calls without faults: {}", counts.text());
     let context = Context {
         programs: args.programs.clone(),
@@ -102,6 +111,10 @@ async fn all(args: Args) -> bool {
         let sum = class_rounds(&context, &args, *class, *rounds, random).await;
         println!("{class:?}: {}", sum.text());
         failed += sum.failed;
+        if let Some(wrong) = sum.too_few_hits(*class) {
+            println!("{wrong}");
+            failed += 1;
+        }
         passed += sum.rounds - sum.failed;
     }
     println!("{passed} passed, {failed} failed");

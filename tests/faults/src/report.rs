@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::{history::Totals, round::Round};
+use crate::{args::Class, history::Totals, round::Round};
 
 /// Violations shown of one round.
 const SHOWN: usize = 8;
+/// Of fewer rounds, chance may leave out most faults.
+const ROUNDS_JUDGED: u64 = 24;
 
 /// What came of a round.
 #[derive(Debug)]
@@ -77,12 +79,28 @@ impl Sum {
         sum.kept += one.kept;
         sum.ran_out += one.ran_out;
         sum.refused_twice += one.refused_twice;
+        sum.buffered += one.buffered;
+        sum.extended += one.extended;
+        sum.redriven += one.redriven;
         for (kind, count) in &outcome.kinds {
             *self.kinds.entry(kind).or_default() += count;
         }
         if !outcome.kind.is_empty() {
             *self.kinds.entry(outcome.kind).or_default() += 1;
         }
+    }
+
+    /// What is wrong with rounds in most of which nothing happened: they have shown nothing.
+    pub(crate) fn too_few_hits(&self, class: Class) -> Option<String> {
+        let least = class.hits_least();
+        let is_judged = self.rounds >= ROUNDS_JUDGED || least == 100;
+        let too_few = is_judged && self.hits * 100 < self.rounds * least;
+        too_few.then(|| {
+            format!(
+                "FAILED {class:?}: the fault happened in {} of {} rounds, and must in {least} of 100",
+                self.hits, self.rounds
+            )
+        })
     }
 
     pub(crate) fn text(&self) -> String {
@@ -98,12 +116,16 @@ impl Sum {
             kept,
             ran_out,
             refused_twice,
+            buffered,
+            extended,
+            redriven,
         } = self.totals;
         format!(
             "{} rounds, {} cases, the fault happened in {}, {} failed; sent {sent}, confirmed {confirmed}, \
-             refused {refused}, delivered {delivered}, acked {acked}, dead-lettered {dead_lettered}, \
-             nacked {nacked}, released {released}, kept {kept}, settled too late {ran_out}, settled twice \
-             and refused {refused_twice} {:?}",
+             of these buffered {buffered}, refused {refused}, delivered {delivered}, acked {acked}, \
+             dead-lettered {dead_lettered}, redriven {redriven}, nacked {nacked}, released {released}, \
+             kept {kept}, extended {extended}, settled too late {ran_out}, settled twice and refused \
+             {refused_twice} {:?}",
             self.rounds, self.cases, self.hits, self.failed, self.kinds
         )
     }

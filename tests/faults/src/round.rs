@@ -8,11 +8,12 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     broker::{Broker, Ended, LOOK, Place, Programs},
+    control::{Action, CREATE, Control, DRAFT, ENOSPC, Fault, LOG},
     drain,
     folder::{self, Tree},
     history::{History, Known, NEVER, Stamp},
     judge,
-    load::{self, Load},
+    load::{self, Consumers, Load},
     random::Random,
 };
 
@@ -22,6 +23,37 @@ pub(crate) const AFTER_ALL: Stamp = NEVER - 1;
 const LEASE: Duration = Duration::from_secs(3600);
 /// How long the keeper may take to prepare a file or to rewrite one.
 const KEEPER_MAX: Duration = Duration::from_secs(20);
+
+/// When a scenario ends whose broker lives on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// With the load.
+    Loaded,
+    /// After two checkpoints: the first may have begun before the harness saw that the broker listens.
+    Checkpoints,
+    /// When a segment was rewritten. In a fresh folder none will be: then after two checkpoints.
+    Rewritten,
+}
+
+impl Until {
+    /// With the load, or in so many of a hundred cases when a segment was rewritten.
+    pub(crate) fn either(share: u64, random: &mut Random) -> Self {
+        if random.percent(share) {
+            Self::Rewritten
+        } else {
+            Self::Loaded
+        }
+    }
+
+    /// The figure that says so, and how large it must be.
+    fn metric(self, is_fresh: bool) -> Option<(&'static str, f64)> {
+        match self {
+            Self::Loaded => None,
+            Self::Rewritten if !is_fresh => Some(("courser_store_segments_rewritten_total", 1.0)),
+            Self::Checkpoints | Self::Rewritten => Some(("courser_store_checkpoints_total", 2.0)),
+        }
+    }
+}
 
 /// A folder that a round may begin with, and what is known of its messages.
 #[derive(Clone, Debug, Default)]
@@ -65,6 +97,9 @@ impl Round {
 }
 
 /// Makes the worn folder.
+///
+/// What the keeper does besides comes when it comes. So that the folder always has a segment to be rewritten, no
+/// spare file can be made until that one is full enough, and it cannot be rewritten in this life of the broker.
 pub(crate) async fn prepare(programs: &Programs, random: &mut Random) -> Starts {
     let fresh = Start {
         is_fresh: true,
@@ -84,14 +119,23 @@ pub(crate) async fn prepare(programs: &Programs, random: &mut Random) -> Starts 
         pause_max: 0,
         ..Load::SMALL
     };
-    load::run(&broker, &history, large, random).await;
+    place.control.arm(&no_files(LOG));
+    let consumers = Consumers::start(&broker, &history, large, random).await;
+    let consumers = consumers.expect("it runs");
+    load::publish(&broker, &history, large, random).await;
+    place.control.arm(&no_files(DRAFT));
+    let log = place.data().join("log");
     let deadline = Instant::now() + KEEPER_MAX;
-    while !has_spare(&place.data().join("log")) {
-        assert!(Instant::now() < deadline, "no spare file is prepared");
-        sleep(LOOK).await;
+    while segments(&log) < 2 {
+        assert!(Instant::now() < deadline, "no other segment is begun");
+        // The keeper looks after a log that grows, and what comes next goes into the file that it prepares.
+        load::publish(&broker, &history, Load::LITTLE, random).await;
+        sleep(LOOK * 50).await;
     }
-    load::run(&broker, &history, Load::SMALL, random).await;
+    load::publish(&broker, &history, Load::SMALL, random).await;
+    consumers.stop().await;
     broker.kill();
+    assert_eq!(segments(&log), 2, "a segment is full, and one in use");
     assert_eq!(place.control.unknown(), 0, "calls that are not modelled");
     let mut known = history.known();
     assert!(known.violations.is_empty(), "{:#?}", known.violations);
@@ -105,22 +149,35 @@ pub(crate) async fn prepare(programs: &Programs, random: &mut Random) -> Starts 
     Starts { fresh, worn }
 }
 
-fn has_spare(log: &Path) -> bool {
-    std::fs::read_dir(log).unwrap().any(|entry| {
-        let path = entry.unwrap().path();
-        path.extension().is_some_and(|ending| ending == "spare")
-    })
+/// No file can be made in this part of the folder.
+fn no_files(classes: u64) -> Fault {
+    Fault {
+        kinds: CREATE,
+        classes,
+        call: 1,
+        action: Action::FailOn(ENOSPC),
+    }
+}
+
+/// How many segments a log has.
+fn segments(log: &Path) -> usize {
+    let entries = std::fs::read_dir(log).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths
+        .filter(|path| path.extension().is_some_and(|ending| ending == "seg"))
+        .count()
 }
 
 /// Starts a broker and loads it, up to the end of the load or of the broker.
 ///
-/// With `rewrite` it also waits until a segment was rewritten. `listening` is called once it listens.
+/// With `until` it goes on for longer: the consumers work on, for what they leave lives, and a segment is rewritten
+/// when most of it is dead. `listening` is called once the broker listens.
 pub(crate) async fn scenario(
     place: &Place,
     history: &History,
     load: Load,
     is_fresh: bool,
-    rewrite: bool,
+    until: Until,
     listening: &(dyn Fn() + Sync),
     random: &mut Random,
 ) -> Result<Broker, Ended> {
@@ -143,19 +200,43 @@ pub(crate) async fn scenario(
             }
         };
     }
-    load::run(&broker, history, load, random).await;
-    let deadline = Instant::now() + KEEPER_MAX / 4;
-    while rewrite && broker.ended().is_none() && Instant::now() < deadline {
-        let rewritten = broker.metric("courser_store_segments_rewritten_total");
-        if rewritten.await.is_some_and(|count| count > 0.0) {
-            break;
+    if let Some(consumers) = Consumers::start(&broker, history, load, random).await {
+        load::busy(&broker, history, load, random).await;
+        if let Some((metric, least)) = until.metric(is_fresh) {
+            let reached = reached(&mut broker, &place.control, metric, least).await;
+            if !reached && until == Until::Rewritten && !is_fresh {
+                let what = format!("no segment was rewritten within {KEEPER_MAX:?}");
+                history.violation(what);
+            }
         }
-        sleep(LOOK * 5).await;
+        consumers.stop().await;
     }
     match broker.ended() {
         Some(ended) => Err(ended),
         None => Ok(broker),
     }
+}
+
+/// Waits until a figure is large enough. `false` when that does not come and no fault is to blame for it.
+async fn reached(broker: &mut Broker, control: &Control, metric: &str, least: f64) -> bool {
+    let began = Instant::now();
+    while broker.ended().is_none() {
+        let failed = broker.metric("courser_store_failed").await == Some(1.0);
+        let reached = broker.metric(metric).await.is_some_and(|now| now >= least);
+        if failed || reached {
+            return true;
+        }
+        // What failed once may be left alone for good.
+        let was_hit = control.hits() > 0;
+        if was_hit && began.elapsed() > KEEPER_MAX / 4 {
+            return true;
+        }
+        if began.elapsed() > KEEPER_MAX {
+            return false;
+        }
+        sleep(LOOK * 5).await;
+    }
+    true
 }
 
 /// Waits until a segment was dropped or kept for reuse.
@@ -196,7 +277,7 @@ pub(crate) async fn verify(place: &Place, known: &Known, cut: Stamp) -> Vec<Stri
             return wrong;
         }
     };
-    match drain::all(&broker, known).await {
+    match drain::all(&broker, known, &mut wrong).await {
         Ok(found) => wrong.extend(judge::judge(known, cut, &found)),
         Err(error) => wrong.push(format!("the drain failed: {error:#}\n{}", broker.log())),
     }
@@ -213,7 +294,7 @@ pub(crate) async fn verify_empty(place: &Place) -> Vec<String> {
         Ok(broker) => broker,
         Err(ended) => return vec![format!("it does not start a third time: {ended:?}")],
     };
-    match drain::all(&broker, &Known::default()).await {
+    match drain::all(&broker, &Known::default(), &mut Vec::new()).await {
         Ok(found) if found.iter().all(Vec::is_empty) => Vec::new(),
         Ok(found) => vec![format!("acked by the drain, and back: {found:?}")],
         Err(error) => vec![format!("the second drain failed: {error:#}")],
