@@ -119,14 +119,14 @@ pub fn write_seal(at: At, next: u64) -> Vec<u8> {
     frame::seal(at.place(), next).to_vec()
 }
 
-/// The header of a segment that begins with this frame and position.
+/// The header of a segment that begins with this frame and position. One that was rewritten has a weight.
 #[must_use]
-pub fn segment_header(life: u64, frame: u64, position: u64) -> Vec<u8> {
+pub fn segment_header(life: u64, frame: u64, position: u64, weight: Option<u64>) -> Vec<u8> {
     let header = SegmentHeader {
         life,
         frame,
         position,
-        weight: None,
+        weight,
     };
     header.encode().to_vec()
 }
@@ -150,6 +150,8 @@ pub struct Replayed {
     pub groups: Vec<Vec<Record>>,
     /// The last frame.
     pub last_frame: u64,
+    /// Bytes that were cut behind it.
+    pub torn_bytes: u64,
     /// What a load said of each position that was asked for.
     pub loaded: Vec<Result<Option<SharedMessage>, String>>,
 }
@@ -166,6 +168,7 @@ pub fn replay(folder: &Path, upto: u64, positions: &[Position]) -> Result<Replay
         Ok(())
     })?;
     found.last_frame = replayed.last_frame;
+    found.torn_bytes = replayed.torn_bytes;
     for position in positions {
         let loaded = log.load(&[*position]);
         found.loaded.push(
@@ -263,8 +266,8 @@ pub fn write_chunk(number: ChunkNo, entries: &[ChunkEntry]) -> Vec<u8> {
 }
 
 pub use index::fuzz::{
-    Key, add_up, is_of_chunk, open_value, read_key, rewrite_meta, rewrite_sum, seal_value,
-    write_key,
+    Key, add_up, is_of_chunk, open_value, read_key, rewrite_holders, rewrite_meta, rewrite_sum,
+    seal_value, write_key,
 };
 
 /// Notes of a scan, in the order of their keys: put together from their parts.

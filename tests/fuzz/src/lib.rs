@@ -3,6 +3,7 @@
 
 pub mod made;
 mod memory;
+pub mod written;
 
 use std::fmt::Debug;
 

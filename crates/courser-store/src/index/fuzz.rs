@@ -7,7 +7,9 @@ use courser_core::{
     record::Note,
 };
 
-use super::{META_VERSION, Parts, Sum, decode_meta, encode_meta, keys, sum, take_note_part};
+use super::{
+    META_VERSION, Parts, Sum, decode_meta, encode_meta, holders, keys, sum, take_note_part,
+};
 use crate::codec::Malformed;
 
 /// A key of the index.
@@ -62,6 +64,14 @@ pub fn seal_value(key: &[u8], value: &mut Vec<u8>) {
 pub fn rewrite_meta(bytes: &[u8]) -> Option<Vec<u8>> {
     let meta = decode_meta(bytes, META_VERSION).ok()?;
     Some(encode_meta(meta, META_VERSION))
+}
+
+/// Reads which segments hold something that lives, and writes it again.
+#[must_use]
+pub fn rewrite_holders(bytes: &[u8]) -> Option<Vec<u8>> {
+    holders::decode(bytes)
+        .ok()
+        .map(|list| holders::encode(&list))
 }
 
 /// Reads what all values add up to, and writes it again.

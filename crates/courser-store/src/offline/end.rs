@@ -42,10 +42,7 @@ pub(super) fn torn_end(segment: &Arc<Segment>, upto: u64) -> Result<Option<Torn>
                 let first_lost = torn.as_ref().map_or(expected, |torn| torn.frame);
                 if knows_durable(&frame.head, first_lost) {
                     // Something that was durable is missing or damaged: a start refuses, and cuts nothing.
-                    if sealed || torn.is_some() {
-                        return Ok(None);
-                    }
-                    expected = expected.max(frame.head.number);
+                    return Ok(None);
                 }
                 if let Some(torn) = &mut torn {
                     torn.reach(frame.end());

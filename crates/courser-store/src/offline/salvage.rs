@@ -82,6 +82,7 @@ pub fn salvage(root: &Path, take: &mut Take<'_>) -> Result<Salvaged, StoreError>
         names,
         certain: survey.is_certain(),
         index_damaged,
+        unread: Places::default(),
         take,
         done: Salvaged::default(),
     };
@@ -122,6 +123,8 @@ struct Output<'a, 'b> {
     names: BTreeMap<QueueId, String>,
     certain: bool,
     index_damaged: bool,
+    /// Messages that live and are not where they should be.
+    unread: Places,
     take: &'a mut Take<'b>,
     done: Salvaged,
 }
@@ -135,6 +138,7 @@ impl Output<'_, '_> {
         }
         let Some(message) = self.reader.read(living.entry.position)? else {
             self.done.unreadable += 1;
+            self.unread.insert(living.entry.position.0);
             return Ok(());
         };
         self.hand_out(Saved {
@@ -147,7 +151,8 @@ impl Output<'_, '_> {
         })
     }
 
-    /// Messages of which nothing that is left says where they belong.
+    /// Messages of which nothing that is left says where they belong, and those in frames that come after
+    /// a later one: a disk wrote one of the two to a wrong place.
     fn give_unmentioned(&mut self, survey: &Survey, mentioned: &Places) -> Result<(), StoreError> {
         let torn = survey.torn.as_ref();
         for segment in &survey.folder.segments {
@@ -163,7 +168,8 @@ impl Output<'_, '_> {
                 };
                 let bodies = std::mem::take(&mut scan.bodies);
                 for body in &bodies {
-                    if mentioned.contains(body.position.0) {
+                    let position = body.position.0;
+                    if mentioned.contains(position) && !self.unread.contains(position) {
                         continue;
                     }
                     let Ok(Ok(message)) = scan.message(&frame, body) else {
@@ -257,4 +263,73 @@ fn message_of(scan: &mut Scan, frame: &Placed, position: Position) -> Option<Mes
         .ok()?;
     let body = scan.bodies[row];
     scan.message(frame, &body).ok()?.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, ops::Range};
+
+    use courser_core::record::{Group, Record};
+
+    use super::*;
+    use crate::{
+        conformance::fixture,
+        disk::{FORMAT, FORMAT_TEXT},
+        log::{
+            frame::{Builder, Place},
+            segment::{self, SegmentHeader},
+        },
+    };
+
+    /// Appends a frame, and says where it stands.
+    fn put(log: &mut Vec<u8>, number: u64, bytes: usize, records: Vec<Record>) -> Range<usize> {
+        let start = log.len();
+        let group = Group {
+            messages: vec![fixture::message(number, bytes)],
+            records,
+            next_position: Position(number + 1),
+        };
+        let mut builder = Builder::default();
+        assert!(builder.encode(&group, number));
+        builder.finish(Place {
+            life: 7,
+            segment: 1,
+            number,
+            durable: number - 1,
+            epoch: 1,
+        });
+        builder.put_into(&group.messages, log);
+        start..log.len()
+    }
+
+    #[test]
+    fn a_message_behind_a_later_frame_comes_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let header = SegmentHeader {
+            life: 7,
+            frame: 1,
+            position: 1,
+            weight: None,
+        };
+        let mut log = header.encode().to_vec();
+        let enqueued = |seq, position| Record::Enqueued(QueueId(1), fixture::entry(seq, position));
+        let first = put(&mut log, 1, 500, vec![enqueued(1, 1)]);
+        put(&mut log, 2, 100, vec![enqueued(2, 2)]);
+        // The second message once more, as after a redrive.
+        let last = put(&mut log, 3, 100, vec![enqueued(3, 2), enqueued(4, 3)]);
+        log.copy_within(last, first.start);
+        fs::create_dir(folder.path().join("log")).unwrap();
+        fs::write(folder.path().join("log").join(segment::name(1)), log).unwrap();
+        fs::write(folder.path().join(FORMAT), FORMAT_TEXT).unwrap();
+        fs::write(folder.path().join("index"), "no folder").unwrap();
+        let mut saved = Vec::new();
+        let done = salvage(folder.path(), &mut |one| {
+            saved.push((one.seq.0, one.message.position.0));
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(saved, [(4, 3), (0, 2)]);
+        // The first frame was durable, as the last one knows: a start refuses.
+        assert_eq!((done.unreadable, done.torn), (1, None));
+    }
 }

@@ -13,7 +13,7 @@ fuzz_target!(|data: &[u8]| {
     let Some((kind, bytes)) = data.split_first() else {
         return;
     };
-    match kind % 8 {
+    match kind % 9 {
         0 => {
             if let Some(key) = store::read_key(bytes) {
                 assert_eq!(store::write_key(key), bytes);
@@ -36,6 +36,12 @@ fuzz_target!(|data: &[u8]| {
             if let Some(written) = store::rewrite_sum(&sealed) {
                 assert_eq!(store::rewrite_sum(&written), Some(written.clone()));
                 assert!(written.len() <= sealed.len());
+            }
+        }
+        8 => {
+            if let Some(written) = store::rewrite_holders(bytes) {
+                assert_eq!(store::rewrite_holders(&written), Some(written.clone()));
+                assert!(written.len() <= bytes.len());
             }
         }
         _ => sums(Input(bytes)),

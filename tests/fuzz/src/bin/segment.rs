@@ -92,7 +92,7 @@ fn file(groups: &[Group], first: u64) -> Vec<u8> {
         durable: (number - 1) & !1,
     };
     let position = first * 2 - 1;
-    let mut bytes = store::segment_header(LIFE + first, first, position);
+    let mut bytes = store::segment_header(LIFE + first, first, position, None);
     let last = first + FRAMES / 2 - 1;
     for number in first..=last {
         let group = &groups[number as usize - 1];
