@@ -7,7 +7,7 @@ use std::{
 
 use tracing_subscriber::{
     EnvFilter,
-    filter::LevelFilter,
+    filter::{LevelFilter, ParseError},
     fmt::{self, format::Writer, time::FormatTime},
     prelude::*,
 };
@@ -18,21 +18,26 @@ use crate::config::LogFormat;
 /// every script that waits for it, needs to know where it listens.
 pub const START: &str = "courser::start";
 
+/// Reads a filter. What a field must be is compared, not matched as a pattern, which could take a minute to read.
+pub(crate) fn filter(text: &str) -> Result<EnvFilter, ParseError> {
+    EnvFilter::builder().with_regex(false).parse(text)
+}
+
 /// Starts logging to stderr. Only the first call has an effect. Answers whether it is for people.
 ///
 /// # Errors
-/// When `filter` is none.
-pub fn start(filter: &str, format: LogFormat) -> anyhow::Result<bool> {
-    let filter = if filter == "off" {
+/// When `chosen` is no filter.
+pub fn start(chosen: &str, format: LogFormat) -> anyhow::Result<bool> {
+    let filter = if chosen == "off" {
         EnvFilter::default().add_directive(LevelFilter::OFF.into())
     } else {
-        let chosen = EnvFilter::try_new(filter)?.add_directive(format!("{START}=info").parse()?);
+        let filter = filter(chosen)?.add_directive(format!("{START}=info").parse()?);
         // What sled says of itself speaks of its inside; the store tells its faults in our words. Who
         // wants to see it names it: `info,sled=debug`.
-        if filter.contains("sled") {
-            chosen
+        if chosen.contains("sled") {
+            filter
         } else {
-            chosen.add_directive("sled=off".parse()?)
+            filter.add_directive("sled=off".parse()?)
         }
     };
     let terminal = io::stderr().is_terminal();

@@ -2,9 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use tracing_subscriber::EnvFilter;
-
-use crate::config::LogFormat;
+use crate::{config::LogFormat, logging};
 
 pub(super) fn path(value: &str) -> Result<PathBuf, String> {
     if value.is_empty() {
@@ -38,7 +36,7 @@ pub(super) fn log_filter(value: &str) -> Result<String, String> {
         levels.contains(&level.to_ascii_lowercase().as_str())
     });
     // The parser also counts characters where it cuts bytes, and panics at a letter beyond ASCII.
-    if known && value.is_ascii() && EnvFilter::try_new(value).is_ok() {
+    if known && value.is_ascii() && logging::filter(value).is_ok() {
         Ok(value.to_owned())
     } else {
         Err(expected.to_owned())
