@@ -24,7 +24,7 @@ mod anew;
 #[cfg(feature = "fuzz")]
 pub(crate) mod fuzz;
 mod guard;
-mod holders;
+pub(crate) mod holders;
 mod inspect;
 pub(crate) mod keys;
 mod real_sync;

@@ -78,6 +78,14 @@ async fn neither_a_confirm_nor_a_delivery_leaves_before_its_group_is_durable() {
     assert_eq!(payloads(&deliveries(&mut subscription, 20).await), many);
 }
 
+async fn gated_with_two_queues() -> (Arc<Gated>, BrokerHandle) {
+    let store = Gated::new();
+    let broker = start(Arc::clone(&store) as Arc<dyn Store>, &Options::default()).unwrap();
+    queue(&broker, "q").await;
+    queue(&broker, "other").await;
+    (store, broker)
+}
+
 /// Publishes more than the engine would commit itself, and waits until that is handed over; its commit waits for the store.
 async fn publish_behind_the_gate(broker: &BrokerHandle, store: &Gated) {
     store.set_open(false);
@@ -104,10 +112,7 @@ async fn one_at_a_time(broker: &BrokerHandle) -> Subscription {
 
 #[tokio::test]
 async fn what_is_in_the_log_is_delivered_while_the_next_group_is_on_its_way() {
-    let store = Gated::new();
-    let broker = start(Arc::clone(&store) as Arc<dyn Store>, &Options::default()).unwrap();
-    queue(&broker, "q").await;
-    queue(&broker, "other").await;
+    let (store, broker) = gated_with_two_queues().await;
     broker.publish(publish("q", &["a", "b"])).await.unwrap();
     publish_behind_the_gate(&broker, &store).await;
     let mut subscription = broker.subscribe(open("q")).await.unwrap();
@@ -129,10 +134,7 @@ async fn what_is_in_the_log_is_delivered_while_the_next_group_is_on_its_way() {
 
 #[tokio::test]
 async fn what_became_of_a_message_is_not_delivered_before_that_is_durable() {
-    let store = Gated::new();
-    let broker = start(Arc::clone(&store) as Arc<dyn Store>, &Options::default()).unwrap();
-    queue(&broker, "q").await;
-    queue(&broker, "other").await;
+    let (store, broker) = gated_with_two_queues().await;
     broker
         .publish(publish("q", &["a", "b", "c"]))
         .await

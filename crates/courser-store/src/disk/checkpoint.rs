@@ -17,7 +17,7 @@ use courser_core::{
 use super::{DiskStore, reclaim::Keeping};
 use crate::{
     Recover, StoreError,
-    index::{Holder, Writer, keys, references},
+    index::{Holder, Writer, holders::gone, keys, references},
     log::{
         frame::BODY_OVERHEAD,
         segment::{self, Segment},
@@ -59,11 +59,7 @@ impl DiskStore {
     /// Whether all segments are there that hold something that lives.
     pub(super) fn check_holders(&self, holders: &[Holder]) -> Result<(), StoreError> {
         let segments = self.log.segments();
-        let is_there = |holder: &Holder| {
-            let frame = |segment: &Arc<Segment>| segment.header.frame;
-            segments.binary_search_by_key(&holder.frame, frame).is_ok()
-        };
-        let Some(gone) = holders.iter().find(|holder| !is_there(holder)) else {
+        let Some(gone) = gone(holders, &segments).next() else {
             return Ok(());
         };
         let path = self.log.folder.join(segment::name(gone.frame));

@@ -7,11 +7,13 @@
 //! Every checkpoint writes this list when it has changed, and no segment is given back before a checkpoint has left it out.
 //! So a start knows when a file is gone whose messages live, without reading any of them.
 
+use std::sync::Arc;
+
 use super::{Index, PART_BYTES, PARTS, Parts, keys};
 use crate::{
     StoreError,
     codec::{Malformed, Reader, put_varint},
-    log::segment::SegmentHeader,
+    log::segment::{Segment, SegmentHeader},
 };
 
 const VERSION: u8 = 1;
@@ -36,6 +38,17 @@ impl From<&SegmentHeader> for Holder {
             position: header.position,
         }
     }
+}
+
+/// Those whose segment is not among these, which are by frame.
+pub(crate) fn gone<'a>(
+    holders: &'a [Holder],
+    segments: &'a [Arc<Segment>],
+) -> impl Iterator<Item = &'a Holder> {
+    let frame = |segment: &Arc<Segment>| segment.header.frame;
+    holders
+        .iter()
+        .filter(move |holder| segments.binary_search_by_key(&holder.frame, frame).is_err())
 }
 
 impl Index {

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     StoreError,
-    index::{Holder, Inspected, Meta},
+    index::{Holder, Inspected, Meta, holders::gone},
     log::{
         scan::{Found, Placed, Scan},
         segment::{self, Segment},
@@ -130,13 +130,10 @@ impl Survey {
 
     /// Whether all segments are there that hold something that lives.
     fn check_holders(&mut self) {
-        let segments = &self.folder.segments;
-        for holder in &self.index.holders {
+        for holder in gone(&self.index.holders, &self.folder.segments) {
             let path = self.folder.log.join(segment::name(holder.frame));
-            let frame = |segment: &Arc<Segment>| segment.header.frame;
-            let is_open = segments.binary_search_by_key(&holder.frame, frame).is_ok();
             // What is there and cannot be opened was told.
-            if !is_open && !path.exists() {
+            if !path.exists() {
                 self.findings.add(Damage {
                     path,
                     offset: None,

@@ -9,15 +9,13 @@ use std::{fs, path::PathBuf, sync::LazyLock};
 
 use courser_core::{
     id::{Position, QueueId, Seq},
-    message::{Message, MessageId},
     record::{ChunkEntry, Group, Record},
     time::Timestamp,
 };
-use courser_fuzz::{Input, takes_at_most};
+use courser_fuzz::{Input, takes_at_most, written::message};
 use courser_store::fuzz::{self as store, At};
 use libfuzzer_sys::fuzz_target;
 use tempfile::TempDir;
-use uuid::Uuid;
 
 const FRAMES: u64 = 8;
 const LIFE: u64 = 0x0123_4567_89ab_cdef;
@@ -68,18 +66,6 @@ fn entry(n: u64) -> ChunkEntry {
         size: 20,
         failures: 0,
         ready_at: Timestamp::ZERO,
-    }
-}
-
-fn message(n: u64) -> Message {
-    Message {
-        position: Position(n),
-        published_at: Timestamp::from_micros(1_000 * n),
-        id: MessageId::Uuid(Uuid::from_u128(n.into())),
-        topic: "a.b".into(),
-        payload: vec![n as u8; 20 + n as usize].into(),
-        headers: Vec::new(),
-        attributes: None,
     }
 }
 
