@@ -179,6 +179,9 @@ impl Broker for Echo {
                 let Some(subscribe_request::Kind::Settle(settle)) = kind else {
                     continue;
                 };
+                if settle.without_results {
+                    continue;
+                }
                 let settled = Settled {
                     ok: settle.ack,
                     refused: Vec::new(),

@@ -1,7 +1,8 @@
 //! What a consumer can say of a lease, and that it can say it once.
 
 use crate::harness::{
-    Broker, ack, ack_all, at_once, nack, payload, payloads, release, seconds, without_dead_letters,
+    Broker, Consumer, ack, ack_all, at_once, nack, payload, payloads, release, seconds, within,
+    without_dead_letters,
 };
 use courser_proto::v1::{Extend, Nack, Reject, Settle, SettleOutcome};
 
@@ -196,6 +197,54 @@ async fn a_lease_settles_once() {
 }
 
 #[tokio::test]
+async fn a_settle_without_results_is_answered_only_where_something_was_refused() {
+    let broker = Broker::start().await;
+    broker.create("orders").await;
+    broker.publish_all("orders", &["a", "b", "c", "d"]).await;
+    let mut consumer = broker.subscribe("orders").await;
+    let held = consumer.next_n(4).await;
+    let quietly = |settle| Settle {
+        without_results: true,
+        ..settle
+    };
+    consumer.send(quietly(ack(&held[0]))).await;
+    // The answer to another says that it is done.
+    let nothing = consumer.settle(Settle::default()).await;
+    assert_eq!((nothing.ok.len(), nothing.refused.len()), (0, 0));
+    assert_eq!(broker.stats("orders").await.acked_total, 1);
+    // What the engine refuses is named, and what is outside its limits; not what was done with the others.
+    let again = consumer.settle(quietly(ack_all(&held[..2]))).await;
+    let refused: Vec<u64> = again.refused.iter().map(|one| one.lease_id).collect();
+    assert_eq!((again.ok, refused), (vec![], vec![held[0].lease_id]));
+    let unnamed = Reject {
+        lease_id: held[2].lease_id,
+        ..Default::default()
+    };
+    let partly = Settle {
+        dead_letter: vec![unnamed],
+        ..ack_all(&held[1..2])
+    };
+    let partly = consumer.settle(quietly(partly)).await;
+    let refused: Vec<u64> = partly.refused.iter().map(|one| one.lease_id).collect();
+    assert_eq!(partly.ok, [] as [u64; 0]);
+    assert_eq!(refused, [held[1].lease_id, held[2].lease_id]);
+    // Nor does a call of its own say it.
+    let one = broker.try_settle(quietly(ack(&held[2]))).await.unwrap();
+    assert_eq!((one.ok.len(), one.refused.len()), (0, 0));
+    // The stream ends behind the last of them, and says nothing of it.
+    consumer.send(quietly(ack(&held[3]))).await;
+    let Consumer {
+        requests,
+        mut responses,
+        ..
+    } = consumer;
+    drop(requests);
+    let ended = within("the end", responses.message()).await.unwrap();
+    assert_eq!(ended, None);
+    assert_eq!(broker.stats("orders").await.acked_total, 4);
+}
+
+#[tokio::test]
 async fn a_lease_that_was_never_issued_is_unknown_and_does_not_affect_the_others() {
     let broker = Broker::start().await;
     broker.create("orders").await;
@@ -253,6 +302,7 @@ async fn one_settle_may_do_a_different_thing_with_each_lease() {
                 lease_id: leases[4],
                 by: Some(seconds(60)),
             }],
+            without_results: false,
         })
         .await;
     assert_eq!((settled.ok.len(), settled.refused.len()), (5, 0));

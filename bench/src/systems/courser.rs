@@ -1,6 +1,6 @@
 //! Courser, and the echo server that speaks its contract, through `courser-client`.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use anyhow::{bail, ensure};
 use bytes::Bytes;
@@ -17,6 +17,8 @@ use crate::{
 };
 
 const PREFETCH: usize = 4_000;
+/// When nothing has come for so long, it is asked whether all acks are on the disk.
+const QUIET: Duration = Duration::from_millis(5);
 /// So that the credit in messages is what counts.
 const PREFETCH_BYTES: u64 = 256 * 1024 * 1024;
 
@@ -77,6 +79,7 @@ impl System for Courser {
             settles: subscription.settles(),
             subscription,
             unanswered: 0,
+            asked: None,
         })
     }
 
@@ -158,12 +161,20 @@ impl load::Producer for Producer {
 pub(crate) struct Consumer {
     subscription: Subscription,
     settles: SettleSender,
+    /// Acks of which nobody has told that they are on the disk; and how many there were when that was asked.
     unanswered: u64,
+    asked: Option<u64>,
 }
 
 impl load::Consumer for Consumer {
     async fn turn(&mut self, seen: &mut Seen) -> anyhow::Result<()> {
-        let Ok(event) = timeout(TURN, self.subscription.next()).await else {
+        let asks = self.unanswered > 0 && self.asked.is_none();
+        let wait = if asks { QUIET } else { TURN };
+        let Ok(event) = timeout(wait, self.subscription.next()).await else {
+            if asks {
+                self.asked = Some(self.unanswered);
+                self.settles.send(Settle::default())?;
+            }
             return Ok(());
         };
         match event? {
@@ -177,13 +188,17 @@ impl load::Consumer for Consumer {
                 self.unanswered += ack.len() as u64;
                 self.settles.send(Settle {
                     ack,
+                    without_results: true,
                     ..Settle::default()
                 })?;
             }
-            Some(Received::Settled(Settled { ok, refused })) => {
-                self.unanswered -= (ok.len() + refused.len()) as u64;
+            Some(Received::Settled(Settled { ok: _, refused })) => {
                 seen.unsettled += refused.len() as u64;
-                seen.acked();
+                if refused.is_empty() {
+                    // To the settle that names none: all before it are on the disk.
+                    self.unanswered -= self.asked.take().unwrap_or_default();
+                    seen.acked();
+                }
             }
             Some(Received::Drained) => {}
             None => bail!("the broker ended the subscription"),

@@ -124,7 +124,8 @@ impl SettleSender {
     }
 
     /// Sends settlements of up to 10,000 leases, each lease once. Their results come with
-    /// [`Subscription::next`].
+    /// [`Subscription::next`], in order; with `without_results` only what was refused, and the result of a
+    /// later one says that this one holds as well.
     ///
     /// # Errors
     /// `Unreachable`: the stream has ended, [`Subscription::next`] says why.

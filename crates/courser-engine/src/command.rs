@@ -56,10 +56,11 @@ pub(crate) enum Command {
     Detach {
         consumer: ConsumerId,
     },
-    /// A settle over a subscription; the result goes over its events.
+    /// A settle over a subscription; the result goes over its events, with `without_results` only what was refused.
     SettleOn {
         consumer: ConsumerId,
         settlements: Vec<Settlement>,
+        without_results: bool,
         permit: OwnedSemaphorePermit,
     },
     Settle {

@@ -125,6 +125,8 @@ pub enum Event {
     Deliveries(Vec<Delivery>),
     /// Results of one settle.
     Settled(Settled),
+    /// What was refused of a settle that wanted no results.
+    Refused(Vec<(LeaseId, LeaseError)>),
     /// What came before this and was not admitted is back in the queue; what comes now is another hand-over of it.
     /// For [`Subscription::note_recalled`](crate::Subscription::note_recalled).
     Recalled,

@@ -153,12 +153,23 @@ impl Settler {
     /// Settles leases; the result comes as [`Event::Settled`]. Waits while the results of 64 earlier
     /// settles have not been taken. `false` when the broker has ended.
     pub async fn settle(&self, settlements: Vec<Settlement>) -> bool {
+        self.bring(settlements, false).await
+    }
+
+    /// As [`settle`](Self::settle), and only what is refused comes, as [`Event::Refused`]. The result of a later settle says
+    /// that this one is durable as well.
+    pub async fn settle_without_results(&self, settlements: Vec<Settlement>) -> bool {
+        self.bring(settlements, true).await
+    }
+
+    async fn bring(&self, settlements: Vec<Settlement>, without_results: bool) -> bool {
         let Ok(permit) = Arc::clone(&self.waiting).acquire_owned().await else {
             return false;
         };
         let command = Command::SettleOn {
             consumer: self.consumer,
             settlements,
+            without_results,
             permit,
         };
         self.door.bring(command).await
@@ -342,7 +353,7 @@ impl Subscription {
 
     fn note_answers(&self, events: &[Event]) {
         for event in events {
-            if matches!(event, Event::Settled(_)) {
+            if matches!(event, Event::Settled(_) | Event::Refused(_)) {
                 self.settler.waiting.add_permits(1);
             }
         }

@@ -328,6 +328,30 @@ async fn a_shutdown_ends_streams_with_a_reason() {
 }
 
 #[tokio::test]
+async fn a_stream_ends_well_only_when_what_was_settled_without_results_is_durable() {
+    let store = MemoryStore::default();
+    let server = Server::start_on(store.clone()).await;
+    let channel = server.channel().await;
+    create(&channel, "orders").await;
+    for fails in [false, true] {
+        publish(&channel, "orders", 1, 10).await;
+        let (requests, mut stream) = subscribe(&channel, "orders").await;
+        let held = deliveries(&mut stream, 1).await;
+        store.fail_writes(fails);
+        let quiet = v1::Settle {
+            ack: vec![held[0].lease_id],
+            without_results: true,
+            ..v1::Settle::default()
+        };
+        let kind = Some(subscribe_request::Kind::Settle(quiet));
+        requests.send(v1::SubscribeRequest { kind }).await.unwrap();
+        drop(requests);
+        let ended = stream.message().await;
+        assert_eq!(ended.is_err(), fails, "{ended:?}");
+    }
+}
+
+#[tokio::test]
 async fn every_refusal_for_a_failed_store_says_how_it_failed() {
     let store = MemoryStore::default();
     let server = Server::start_on(store.clone()).await;

@@ -4,7 +4,6 @@ use bytes::Bytes;
 use courser_core::{
     broker::ConsumerOptions,
     error::Unavailable,
-    id::ConsumerId,
     message::{Message, SharedMessage},
     options::Durability,
     time::Timestamp,
@@ -45,10 +44,19 @@ impl Engine {
             Command::SettleOn {
                 consumer,
                 settlements,
+                without_results,
                 permit,
             } => {
+                let settled = self.settle(settlements, now);
+                let event = match (without_results, settled.refused) {
+                    (false, refused) => Event::Settled(Settled { refused, ..settled }),
+                    (true, refused) if refused.is_empty() => return,
+                    (true, refused) => Event::Refused(refused),
+                };
                 permit.forget();
-                self.settle_on(consumer, settlements, now, turn);
+                if let Some(outlet) = self.outlets.get(&consumer) {
+                    turn.outputs.push(outlet.event(consumer, event));
+                }
             }
             Command::Settle { settlements, reply } => {
                 let settled = self.settle(settlements, now);
@@ -193,20 +201,6 @@ impl Engine {
             subscription
         });
         drop(reply.send(subscribed));
-    }
-
-    fn settle_on(
-        &mut self,
-        consumer: ConsumerId,
-        settlements: Vec<Settlement>,
-        now: Timestamp,
-        turn: &mut Turn,
-    ) {
-        let settled = self.settle(settlements, now);
-        if let Some(outlet) = self.outlets.get(&consumer) {
-            turn.outputs
-                .push(outlet.event(consumer, Event::Settled(settled)));
-        }
     }
 
     fn settle(&mut self, settlements: Vec<Settlement>, now: Timestamp) -> Settled {

@@ -51,7 +51,7 @@ async fn delivered(subscription: &mut Subscription) -> Delivery {
     loop {
         match subscription.next().await.unwrap() {
             Event::Deliveries(mut deliveries) => return deliveries.pop().unwrap(),
-            Event::Settled(_) => {}
+            Event::Settled(_) | Event::Refused(_) => {}
             other => panic!("{other:?}"),
         }
     }

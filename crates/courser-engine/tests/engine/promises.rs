@@ -132,6 +132,53 @@ async fn what_is_in_the_log_is_delivered_while_the_next_group_is_on_its_way() {
     assert_eq!(payloads(&rest), ["c", "a"]);
 }
 
+/// The next event, if it has come.
+fn come(subscription: &mut Subscription) -> Option<Event> {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let mut events = Vec::new();
+    let _ = subscription.poll_events(&mut context, &mut events, 1);
+    events.pop()
+}
+
+#[tokio::test]
+async fn a_result_says_that_settles_without_results_before_it_are_durable() {
+    let (store, broker) = gated_with_two_queues().await;
+    let payloads = ["x"; 200];
+    broker.publish(publish("q", &payloads)).await.unwrap();
+    let mut subscription = broker.subscribe(open("q")).await.unwrap();
+    let held = deliveries(&mut subscription, payloads.len()).await;
+    let settler = subscription.settler();
+    publish_behind_the_gate(&broker, &store).await;
+    // More than may wait for results.
+    for one in held.chunks(1) {
+        assert!(settler.settle_without_results(ack(one)).await);
+    }
+    let all = payloads.len() as u64;
+    until(&broker, "q", |view| view.totals.acked == all).await;
+    assert!(settler.settle(Vec::new()).await);
+    // The engine has taken it, which the next answer shows.
+    broker.get_queue("q".to_owned()).await.unwrap();
+    assert_has_nothing(&mut subscription);
+    store.set_open(true);
+    match subscription.next().await {
+        Some(Event::Settled(settled)) => {
+            assert_eq!((settled.ok.len(), settled.refused.len()), (0, 0));
+        }
+        other => panic!("{other:?} is no result"),
+    }
+    // What is refused is told.
+    assert!(settler.settle_without_results(ack(&held[..2])).await);
+    match subscription.next().await {
+        Some(Event::Refused(refused)) => {
+            let known =
+                |held: &courser_engine::request::Delivery| (held.lease_id, LeaseError::Unknown);
+            assert_eq!(refused, held[..2].iter().map(known).collect::<Vec<_>>());
+        }
+        other => panic!("{other:?} is no refusal"),
+    }
+    assert!(come(&mut subscription).is_none());
+}
+
 #[tokio::test]
 async fn what_became_of_a_message_is_not_delivered_before_that_is_durable() {
     let (store, broker) = gated_with_two_queues().await;

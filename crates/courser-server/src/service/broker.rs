@@ -83,9 +83,13 @@ impl BrokerService {
         request: v1::SettleRequest,
     ) -> Result<v1::SettleResponse, Status> {
         let settle = request.settle.unwrap_or_default();
+        let without_results = settle.without_results;
         let (settlements, invalid) = settlements_from_proto(settle)?;
         let settled = self.handle.settle(settlements).await;
-        let settled = settled.map_err(queue_error_to_status)?;
+        let mut settled = settled.map_err(queue_error_to_status)?;
+        if without_results {
+            settled.ok.clear();
+        }
         Ok(v1::SettleResponse {
             settled: Some(settled_to_proto(&settled, &invalid)),
         })

@@ -15,7 +15,7 @@ use std::{
 use courser_core::id::LeaseId;
 use courser_engine::{
     BrokerHandle, Cut, Settler, Subscription,
-    request::{Delivery, Ended, Event},
+    request::{Delivery, Ended, Event, Settled},
     tasks,
 };
 use courser_proto::v1::{self, subscribe_request};
@@ -54,12 +54,23 @@ pub(crate) struct DeliveryStream {
     heartbeat: Pin<Box<Sleep>>,
 }
 
-/// Settles whose results have not come, in their order: what of each the engine never sees.
+/// Settles whose results have not come, in their order.
 #[derive(Debug, Default)]
-struct Unanswered(Mutex<VecDeque<Vec<InvalidSettlement>>>);
+struct Unanswered(Mutex<VecDeque<Awaited>>);
+
+/// A settle that the engine answers.
+#[derive(Debug)]
+enum Awaited {
+    /// What of it the engine never sees.
+    Results(Vec<InvalidSettlement>),
+    /// Some of what it never sees, and that alone is to be answered with what it refuses.
+    Refusals(Vec<InvalidSettlement>),
+    /// Nobody has sent it: the consumer has said its last, and not all of that is answered.
+    Last,
+}
 
 impl Unanswered {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Vec<InvalidSettlement>>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Awaited>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -154,9 +165,24 @@ impl DeliveryStream {
                     }
                     return Some(Next::Frame(DeliveryFrame::Deliveries(deliveries)));
                 }
-                Event::Settled(settled) => {
-                    let invalid = self.unanswered.lock().pop_front().unwrap_or_default();
+                Event::Settled(mut settled) => {
+                    let invalid = match self.unanswered.lock().pop_front() {
+                        Some(Awaited::Results(invalid)) => invalid,
+                        Some(Awaited::Refusals(invalid)) => {
+                            settled.ok.clear();
+                            invalid
+                        }
+                        Some(Awaited::Last) => continue,
+                        None => Vec::new(),
+                    };
                     return Some(Next::Frame(DeliveryFrame::Settled(settled, invalid)));
+                }
+                Event::Refused(refused) => {
+                    let settled = Settled {
+                        refused,
+                        ..Settled::default()
+                    };
+                    return Some(Next::Frame(DeliveryFrame::Settled(settled, Vec::new())));
                 }
                 Event::Recalled => {
                     if let Some(subscription) = &mut self.subscription {
@@ -269,9 +295,26 @@ async fn read_settles(
     settler: Settler,
     unanswered: Arc<Unanswered>,
 ) -> Result<(), Status> {
+    let mut is_answered = true;
+    let read = hand_on(&mut requests, &settler, &unanswered, &mut is_answered).await;
+    if !is_answered {
+        unanswered.lock().push_back(Awaited::Last);
+        if !settler.settle(Vec::new()).await {
+            return Err(shutting_down());
+        }
+    }
+    read
+}
+
+async fn hand_on(
+    requests: &mut Streaming<v1::SubscribeRequest>,
+    settler: &Settler,
+    unanswered: &Unanswered,
+    is_answered: &mut bool,
+) -> Result<(), Status> {
     while let Some(request) = requests.message().await? {
-        let (settlements, invalid) = match request.kind {
-            Some(subscribe_request::Kind::Settle(settle)) => settlements_from_proto(settle)?,
+        let settle = match request.kind {
+            Some(subscribe_request::Kind::Settle(settle)) => settle,
             Some(subscribe_request::Kind::Drain(_)) => {
                 if !settler.drain().await {
                     return Err(shutting_down());
@@ -284,8 +327,20 @@ async fn read_settles(
             }
             None => return Err(InvalidField::new("settle", "or `drain` must be set").into()),
         };
-        unanswered.lock().push_back(invalid);
-        if !settler.settle(settlements).await {
+        let without_results = settle.without_results;
+        let (settlements, invalid) = settlements_from_proto(settle)?;
+        *is_answered = !without_results || !invalid.is_empty();
+        let is_taken = if *is_answered {
+            unanswered.lock().push_back(if without_results {
+                Awaited::Refusals(invalid)
+            } else {
+                Awaited::Results(invalid)
+            });
+            settler.settle(settlements).await
+        } else {
+            settler.settle_without_results(settlements).await
+        };
+        if !is_taken {
             return Err(shutting_down());
         }
     }

@@ -384,6 +384,7 @@ mod tests {
                 nack: vec![v1::Nack::default(); nacks],
                 dead_letter: vec![v1::Reject::default(); 10],
                 extend: vec![v1::Extend::default(); 10],
+                without_results: true,
             }),
         };
         check(&settle(4_970, 5_000), None);

@@ -136,6 +136,7 @@ fn every_verdict_is_settled_in_order() {
             lease_id: 4,
             by: seconds(30),
         }],
+        without_results: true,
     };
     let (settlements, invalid) = settlements_from_proto(settle).unwrap();
     assert!(invalid.is_empty());

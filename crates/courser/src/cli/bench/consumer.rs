@@ -13,7 +13,7 @@ use courser_client::{
 use hdrhistogram::Histogram;
 use tokio::{
     sync::watch,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
@@ -22,6 +22,8 @@ use super::{
     report::histogram,
 };
 
+/// When nothing has come for so long, it is asked whether all settlements hold.
+const QUIET: Duration = Duration::from_millis(5);
 /// How long the last settlements may take to be answered.
 const LAST_SETTLEMENTS: Duration = Duration::from_secs(10);
 
@@ -29,6 +31,9 @@ const LAST_SETTLEMENTS: Duration = Duration::from_secs(10);
 pub(super) struct Consumer {
     subscription: Subscription,
     settles: SettleSender,
+    /// Settlements of which nobody has told that they hold; and how many there were when that was asked.
+    unanswered: u64,
+    asked: Option<u64>,
 }
 
 /// What consumers got.
@@ -92,6 +97,8 @@ impl Consumer {
         Ok(Self {
             settles: subscription.settles(),
             subscription,
+            unanswered: 0,
+            asked: None,
         })
     }
 
@@ -102,52 +109,66 @@ impl Consumer {
         mut stop: watch::Receiver<bool>,
     ) -> anyhow::Result<Consumed> {
         let mut consumed = Consumed::default();
-        let mut unanswered = 0;
         loop {
             tokio::select! {
                 biased;
-                event = self.subscription.next() => {
-                    self.take(&shared, &mut consumed, &mut unanswered, event?)?;
-                }
+                event = self.subscription.next() => self.take(&shared, &mut consumed, event?)?,
                 _ = stop.changed() => break,
+                () = sleep(QUIET), if self.may_ask() => self.ask()?,
             }
         }
         let rest = async {
-            while unanswered > 0 {
+            while self.unanswered > 0 {
+                if self.may_ask() {
+                    self.ask()?;
+                }
                 let event = self.subscription.next().await?;
-                self.take(&shared, &mut consumed, &mut unanswered, event)?;
+                self.take(&shared, &mut consumed, event)?;
             }
             anyhow::Ok(())
         };
         if let Ok(ended) = timeout(LAST_SETTLEMENTS, rest).await {
             ended?;
         } else {
-            consumed.unsettled += unanswered;
+            consumed.unsettled += self.unanswered;
         }
         Ok(consumed)
     }
 
+    fn may_ask(&self) -> bool {
+        self.unanswered > 0 && self.asked.is_none()
+    }
+
+    /// Its answer says that all settlements before it hold.
+    fn ask(&mut self) -> anyhow::Result<()> {
+        self.asked = Some(self.unanswered);
+        self.settles.send(Settle::default())?;
+        Ok(())
+    }
+
     fn take(
-        &self,
+        &mut self,
         shared: &Shared,
         consumed: &mut Consumed,
-        unanswered: &mut u64,
         event: Option<Received>,
     ) -> anyhow::Result<()> {
         match event {
             Some(Received::Deliveries(batch)) => {
-                *unanswered += batch.len() as u64;
+                self.unanswered += batch.len() as u64;
                 let ack = count(shared, consumed, &batch);
                 self.settles.send(Settle {
                     ack,
+                    without_results: true,
                     ..Settle::default()
                 })?;
             }
-            Some(Received::Settled(Settled { ok, refused })) => {
-                *unanswered = unanswered.saturating_sub((ok.len() + refused.len()) as u64);
+            Some(Received::Settled(Settled { ok: _, refused })) => {
                 consumed.unsettled += refused.len() as u64;
-                if consumed.messages > 0 {
-                    consumed.took = Instant::now() - shared.started;
+                if refused.is_empty() {
+                    self.unanswered -= self.asked.take().unwrap_or_default();
+                    if consumed.messages > 0 {
+                        consumed.took = Instant::now() - shared.started;
+                    }
                 }
             }
             Some(Received::Drained) => {}
