@@ -188,6 +188,8 @@ pub(crate) struct Totals {
     pub(crate) buffered: u64,
     pub(crate) extended: u64,
     pub(crate) redriven: u64,
+    /// Leases settled without results.
+    pub(crate) told_later: u64,
 }
 
 impl Totals {

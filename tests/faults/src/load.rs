@@ -68,6 +68,8 @@ pub(crate) struct Load {
     pub(crate) extend: u64,
     /// Of a hundred requests, how many are BUFFERED.
     pub(crate) buffered: u64,
+    /// Of a hundred settles, how many want no results.
+    pub(crate) without_results: u64,
     /// How long leases last, where they may run out in consumers' hands; else as long as the queue says,
     /// and that is longer than any round.
     pub(crate) lease: Option<Duration>,
@@ -87,6 +89,7 @@ impl Load {
         keep: 3,
         extend: 3,
         buffered: 15,
+        without_results: 25,
         lease: None,
     };
     /// A sign of life.
@@ -108,6 +111,7 @@ impl Load {
         keep: 0,
         extend: 0,
         buffered: 15,
+        without_results: 25,
         lease: None,
     };
 
@@ -411,6 +415,12 @@ enum Asked {
     Extend,
 }
 
+/// A settle, by its leases. One without results is answered with the next that wants some, but for what is refused.
+struct Sent {
+    leases: Vec<u64>,
+    without_results: bool,
+}
+
 struct Consumer {
     history: History,
     load: Load,
@@ -420,6 +430,8 @@ struct Consumer {
     responses: tonic::Streaming<courser_proto::v1::SubscribeResponse>,
     /// What was asked for and not answered.
     asked: HashMap<u64, (Letter, Asked)>,
+    /// The settles of that, in their order.
+    sent: VecDeque<Sent>,
     /// Leases that were settled, and those among them that are settled once more.
     settled: VecDeque<u64>,
     again: Vec<u64>,
@@ -452,6 +464,7 @@ impl Consumer {
             requests,
             responses: answer.ok()?.into_inner(),
             asked: HashMap::new(),
+            sent: VecDeque::new(),
             settled: VecDeque::new(),
             again: Vec::new(),
         })
@@ -466,21 +479,60 @@ impl Consumer {
                     self.decide(delivery, &mut settle);
                 }
                 self.settle_again(&mut settle);
-                let kind = Some(subscribe_request::Kind::Settle(settle));
-                self.requests.send(SubscribeRequest { kind }).await.ok()
+                settle.without_results = self.random.percent(self.load.without_results);
+                self.send(settle).await
             }
             subscribe_response::Kind::Settled(settled) => {
                 let settle = self.note(&settled);
                 if settle.ack.is_empty() {
                     return Some(());
                 }
-                let kind = Some(subscribe_request::Kind::Settle(settle));
-                self.requests.send(SubscribeRequest { kind }).await.ok()
+                self.send(settle).await
             }
             subscribe_response::Kind::Drained(_) | subscribe_response::Kind::Heartbeat(_) => {
                 Some(())
             }
         }
+    }
+
+    async fn send(&mut self, settle: Settle) -> Option<()> {
+        let acks = settle.ack.iter().chain(&settle.release).copied();
+        let nacks = settle.nack.iter().map(|nack| nack.lease_id);
+        let rejects = settle.dead_letter.iter().map(|reject| reject.lease_id);
+        let extensions = settle.extend.iter().map(|extend| extend.lease_id);
+        self.sent.push_back(Sent {
+            leases: acks.chain(nacks).chain(rejects).chain(extensions).collect(),
+            without_results: settle.without_results,
+        });
+        let kind = Some(subscribe_request::Kind::Settle(settle));
+        self.requests.send(SubscribeRequest { kind }).await.ok()
+    }
+
+    /// The leases that an answer says to be settled: those in it, and those of settles without results before the one
+    /// that it is the answer to.
+    fn settled(&mut self, settled: &Settled) -> Vec<u64> {
+        let mut leases = settled.ok.clone();
+        let refused = settled.refused.iter().map(|refused| refused.lease_id);
+        let first = settled.ok.iter().copied().chain(refused).next();
+        let Some(at) = self.sent.iter().position(|sent| !sent.without_results) else {
+            return leases;
+        };
+        let is_answer = first.is_none_or(|first| self.sent[at].leases.contains(&first));
+        if !is_answer {
+            return leases;
+        }
+        let quiet: Vec<u64> = self.sent.drain(..at).flat_map(|sent| sent.leases).collect();
+        self.sent.pop_front();
+        self.history.lock().totals.told_later += quiet.len() as u64;
+        for lease_id in quiet {
+            if self.asked.contains_key(&lease_id) {
+                leases.push(lease_id);
+            } else if self.again.contains(&lease_id) {
+                let what = format!("lease {lease_id} was settled twice, and not refused");
+                self.history.violation(what);
+            }
+        }
+        leases
     }
 
     fn decide(&mut self, delivery: &Delivery, settle: &mut Settle) {
@@ -554,7 +606,7 @@ impl Consumer {
     fn note(&mut self, settled: &Settled) -> Settle {
         let (history, place) = (self.history.clone(), self.place);
         let mut next = Settle::default();
-        for lease_id in &settled.ok {
+        for lease_id in &self.settled(settled) {
             match self.asked.remove(lease_id) {
                 Some((letter, Asked::Ack)) => history.acked(place, letter),
                 Some((letter, Asked::Dead)) => history.moved(place, letter, true),

@@ -43,6 +43,8 @@ const SLOWER: Duration = Duration::from_secs(1);
 
 const LOAD: Load = Load {
     lease: Some(LEASE),
+    // All that was delivered is known to have ended.
+    without_results: 0,
     ..Load::SMALL
 };
 
