@@ -15,7 +15,7 @@ use std::{
 
 use crate::{
     broker::{Broker, Programs},
-    drain, folder,
+    changes, drain, folder,
     history::{History, Known},
     judge,
     letter::Letter,
@@ -194,7 +194,11 @@ impl Case<'_> {
             }
         };
         let mut judged = Vec::new();
-        let found = drain::all(&broker, self.known, &mut judged).await;
+        let mut found = drain::all(&broker, self.known, &mut judged).await;
+        match changes::wrong(&broker, self.known, AFTER_ALL).await {
+            Ok(difference) => judged.extend(difference),
+            Err(error) => found = found.and(Err(error)),
+        }
         let log = broker.log();
         broker.kill();
         match found {

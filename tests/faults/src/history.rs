@@ -16,6 +16,7 @@ use std::{
 use courser_proto::v1::{Delivery, Entry, Message, PublishResult};
 
 use crate::{
+    changes::{Shape, Steps},
     control::Control,
     letter::Letter,
     message::{self, Given},
@@ -33,7 +34,7 @@ pub(crate) type Stamp = i64;
 /// It has not happened.
 pub(crate) const NEVER: Stamp = Stamp::MAX;
 /// Behind everything that has happened.
-const NOW: Stamp = NEVER - 1;
+pub(crate) const NOW: Stamp = NEVER - 1;
 /// The ends of leases are told as times of the wall clock, which the kernel may slew.
 const ROUNDED: Duration = Duration::from_millis(10);
 /// It happened before the recording began.
@@ -49,6 +50,8 @@ pub(crate) struct Known {
     pub(crate) held: Vec<(Stamp, u64)>,
     pub(crate) totals: Totals,
     pub(crate) given: Given,
+    /// What was asked of the queue that is changed.
+    pub(crate) steps: Steps,
     /// How often consumers began. When they end, what is on its way to them has failed unseen.
     pub(crate) consumed: u32,
     /// Leases ran out, too: consumers may then tell of two deliveries in either order, and of some not at all.
@@ -190,6 +193,8 @@ pub(crate) struct Totals {
     pub(crate) redriven: u64,
     /// Leases settled without results.
     pub(crate) told_later: u64,
+    /// Queues made, filled, purged, paused, changed and deleted, beside the load.
+    pub(crate) changed: u64,
 }
 
 impl Totals {
@@ -447,6 +452,19 @@ impl History {
         asked.expect("it was asked for").answered = stamp;
     }
 
+    /// The queue that is changed is about to become so.
+    pub(crate) fn changing(&self, after: Option<Shape>) {
+        let asked = self.control.events();
+        self.lock().steps.asked(asked, after);
+    }
+
+    pub(crate) fn changed(&self) {
+        let stamp = self.control.events();
+        let mut known = self.lock();
+        known.totals.changed += 1;
+        known.steps.answered(stamp);
+    }
+
     /// Whether a fault has happened.
     pub(crate) fn was_hit(&self) -> bool {
         self.control.hits() > 0
@@ -557,6 +575,7 @@ impl Known {
         for (stamp, _) in &mut self.held {
             *stamp = BEFORE;
         }
+        self.steps.rebase_at(cut);
         let asked = |stamp: &mut Stamp| *stamp = if *stamp < cut { BEFORE } else { NEVER };
         let answered = |stamp: &mut Stamp| *stamp = if *stamp <= cut { BEFORE } else { NEVER };
         let producers = self.producers.iter_mut();

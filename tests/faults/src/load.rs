@@ -22,6 +22,7 @@ use tonic::{Code, Status, transport::Channel};
 
 use crate::{
     broker::Broker,
+    changes::Worker,
     history::{History, PLACES, Place, QUEUES},
     letter::Letter,
     message,
@@ -154,7 +155,7 @@ fn proto_duration(duration: Duration) -> prost_types::Duration {
     prost_types::Duration::try_from(duration).expect("it is in range")
 }
 
-/// Publishes, consumes and redrives until the producers are done or the broker is gone.
+/// Publishes, consumes, redrives and changes a queue until the producers are done or the broker is gone.
 pub(crate) async fn run(broker: &Broker, history: &History, load: Load, random: &mut Random) {
     let Some(consumers) = Consumers::start(broker, history, load, random).await else {
         return;
@@ -165,15 +166,21 @@ pub(crate) async fn run(broker: &Broker, history: &History, load: Load, random: 
 
 /// The same for consumers that are at work already.
 pub(crate) async fn busy(broker: &Broker, history: &History, load: Load, random: &mut Random) {
-    let mut redriving = JoinSet::new();
+    let mut others = JoinSet::new();
     for place in 0..PLACES {
         let random = random.fork(200 + place as u64);
         if let Some(admin) = broker.admin().await {
-            redriving.spawn(redrive(admin, history.clone(), place, random));
+            others.spawn(redrive(admin, history.clone(), place, random));
         }
     }
+    // What a large load leaves must not live.
+    let may_change = !load.is_large();
+    let worker = Worker::begin(broker, history, random.fork(300));
+    if may_change && let Some(worker) = worker.await {
+        others.spawn(worker.run());
+    }
     publish(broker, history, load, random).await;
-    end(redriving).await;
+    end(others).await;
 }
 
 /// Ends tasks of a load.

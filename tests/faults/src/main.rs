@@ -12,6 +12,7 @@
 //! ```
 //!
 //! `message.rs` says what is sent, and compares it with what comes back.
+//! `changes.rs` changes a queue beside the load, and judges it itself.
 //!
 //! `tests/faults/run` builds and runs it; `docs/durability.md` says what it shows.
 
@@ -22,6 +23,7 @@
 
 mod args;
 mod broker;
+mod changes;
 mod control;
 mod cut;
 mod drain;

@@ -83,6 +83,7 @@ impl Sum {
         sum.extended += one.extended;
         sum.redriven += one.redriven;
         sum.told_later += one.told_later;
+        sum.changed += one.changed;
         for (kind, count) in &outcome.kinds {
             *self.kinds.entry(kind).or_default() += count;
         }
@@ -121,13 +122,14 @@ impl Sum {
             extended,
             redriven,
             told_later,
+            changed,
         } = self.totals;
         format!(
             "{} rounds, {} cases, the fault happened in {}, {} failed; sent {sent}, confirmed {confirmed}, \
              of these buffered {buffered}, refused {refused}, delivered {delivered}, acked {acked}, \
              dead-lettered {dead_lettered}, redriven {redriven}, nacked {nacked}, released {released}, \
-             kept {kept}, extended {extended}, settled without results {told_later}, settled too late {ran_out}, settled twice and refused \
-             {refused_twice} {:?}",
+             kept {kept}, extended {extended}, settled without results {told_later}, queues changed {changed}, \
+             settled too late {ran_out}, settled twice and refused {refused_twice} {:?}",
             self.rounds, self.cases, self.hits, self.failed, self.kinds
         )
     }

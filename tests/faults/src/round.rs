@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     broker::{Broker, Ended, LOOK, Place, Programs},
+    changes::{self, Worker},
     control::{Action, CREATE, Control, DRAFT, ENOSPC, Fault, LOG},
     drain,
     folder::{self, Tree},
@@ -23,6 +24,9 @@ pub(crate) const AFTER_ALL: Stamp = NEVER - 1;
 const LEASE: Duration = Duration::from_secs(3600);
 /// How long the keeper may take to prepare a file or to rewrite one.
 const KEEPER_MAX: Duration = Duration::from_secs(20);
+
+/// Steps of the queue that is changed, in the worn folder.
+const CHANGES: u32 = 30;
 
 /// When a scenario ends whose broker lives on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +123,11 @@ pub(crate) async fn prepare(programs: &Programs, random: &mut Random) -> Starts 
         pause_max: 0,
         ..Load::SMALL
     };
+    let worker = Worker::begin(&broker, &history, random.fork(1)).await;
+    let mut worker = worker.expect("it runs");
+    for _ in 0..CHANGES {
+        worker.step().await.expect("it runs");
+    }
     place.control.arm(&no_files(LOG));
     let consumers = Consumers::start(&broker, &history, large, random).await;
     let consumers = consumers.expect("it runs");
@@ -280,6 +289,10 @@ pub(crate) async fn verify(place: &Place, known: &Known, cut: Stamp) -> Vec<Stri
     match drain::all(&broker, known, &mut wrong).await {
         Ok(found) => wrong.extend(judge::judge(known, cut, &found)),
         Err(error) => wrong.push(format!("the drain failed: {error:#}\n{}", broker.log())),
+    }
+    match changes::wrong(&broker, known, cut).await {
+        Ok(difference) => wrong.extend(difference),
+        Err(error) => wrong.push(format!("{error:#}\n{}", broker.log())),
     }
     if let Some(ended) = broker.ended() {
         wrong.push(format!("it ended by itself: {ended:?}"));

@@ -32,6 +32,8 @@ pub(super) struct Folder {
     pub(super) spares: u64,
     /// A segment could not be opened.
     pub(super) lacks_segments: bool,
+    /// First frame of the last one that could not be opened, as its name says.
+    last_unopened: Option<u64>,
     /// A segment was opened by what its frames say. Whether it was rewritten nobody knows.
     has_headless: bool,
     /// `None` when there is none, or it cannot be opened.
@@ -62,6 +64,7 @@ impl Folder {
             segments: Vec::new(),
             spares: 0,
             lacks_segments: false,
+            last_unopened: None,
             has_headless: false,
             index: None,
             index_opened: false,
@@ -136,8 +139,17 @@ impl Folder {
                 segment.ok().flatten()
             }
         };
-        self.lacks_segments |= segment.is_none();
+        if segment.is_none() {
+            self.lacks_segments = true;
+            self.last_unopened = self.last_unopened.max(Some(frame));
+        }
         self.segments.extend(segment.map(Arc::new));
+    }
+
+    /// Whether this is the last segment there is: one that cannot be opened is there, too.
+    pub(super) fn is_last(&self, segment: &Segment) -> bool {
+        let opened = self.segments.last().map(|last| last.header.frame);
+        opened.max(self.last_unopened) == Some(segment.header.frame)
     }
 
     /// Whether the log still begins with its first frame, and no segment lost records to a rewrite.

@@ -189,7 +189,7 @@ impl Survey {
             let upto = self.upto();
             let standing = Standing {
                 number,
-                is_last: next.is_none(),
+                is_last: self.folder.is_last(segment),
                 is_walked: next.is_none_or(|next| next.header.frame > upto.saturating_add(1)),
             };
             self.log.bytes += segment.length();

@@ -30,7 +30,7 @@ use crate::{
     },
     log::{
         scan::{Found, Placed, Scan},
-        segment::Segment,
+        segment::{self, Segment},
     },
     offline::{Damage, LogFigures, Salvaged, Saved, Verified, salvage, verify},
 };
@@ -228,6 +228,23 @@ fn a_torn_end_is_told_and_no_damage() {
     let torn = check_start_agrees(copy.path()).torn.unwrap();
     assert_eq!((torn.path, torn.offset), (path, last.offset));
     assert_eq!(torn.bytes, u64::from(last.head.total) - 20);
+}
+
+#[test]
+fn the_end_before_a_segment_that_cannot_be_opened_is_not_torn() {
+    let mut harness = OnDisk::new();
+    let _store = with_a_hundred(&mut harness);
+    let copy = killed(&harness);
+    let path = copy.path().join(FIRST);
+    let last = *frames(&path, 1).last().unwrap();
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    file.set_len(last.end() - 20).unwrap();
+    let later = path.with_file_name(segment::name(last.head.number + 1));
+    fs::write(&later, [0; 64]).unwrap();
+    let found = looked_at(copy.path());
+    assert_eq!(found.torn, None);
+    let is_named = |path: &Path| found.damages.iter().any(|damage| damage.path == *path);
+    assert!(is_named(&path) && is_named(&later), "{found:?}");
 }
 
 #[test]
