@@ -48,10 +48,10 @@ impl Engine {
                 permit,
             } => {
                 let settled = self.settle(settlements, now);
-                let event = match (without_results, settled.refused) {
-                    (false, refused) => Event::Settled(Settled { refused, ..settled }),
-                    (true, refused) if refused.is_empty() => return,
-                    (true, refused) => Event::Refused(refused),
+                let event = match without_results {
+                    false => Event::Settled(settled),
+                    true if settled.refused.is_empty() => return,
+                    true => Event::Refused(settled.refused),
                 };
                 permit.forget();
                 if let Some(outlet) = self.outlets.get(&consumer) {

@@ -132,14 +132,6 @@ async fn what_is_in_the_log_is_delivered_while_the_next_group_is_on_its_way() {
     assert_eq!(payloads(&rest), ["c", "a"]);
 }
 
-/// The next event, if it has come.
-fn come(subscription: &mut Subscription) -> Option<Event> {
-    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-    let mut events = Vec::new();
-    let _ = subscription.poll_events(&mut context, &mut events, 1);
-    events.pop()
-}
-
 #[tokio::test]
 async fn a_result_says_that_settles_without_results_before_it_are_durable() {
     let (store, broker) = gated_with_two_queues().await;
@@ -176,7 +168,7 @@ async fn a_result_says_that_settles_without_results_before_it_are_durable() {
         }
         other => panic!("{other:?} is no refusal"),
     }
-    assert!(come(&mut subscription).is_none());
+    assert_has_nothing(&mut subscription);
 }
 
 #[tokio::test]

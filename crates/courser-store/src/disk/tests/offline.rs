@@ -216,8 +216,8 @@ fn check_start_agrees(folder: &Path) -> Verified {
     before
 }
 
-#[test]
-fn a_torn_end_is_told_and_no_damage() {
+/// The last frame of this file lacks its last 20 bytes.
+fn with_a_torn_end() -> (TempDir, PathBuf, Placed) {
     let mut harness = OnDisk::new();
     let _store = with_a_hundred(&mut harness);
     let copy = killed(&harness);
@@ -225,6 +225,12 @@ fn a_torn_end_is_told_and_no_damage() {
     let last = *frames(&path, 1).last().unwrap();
     let file = fs::File::options().write(true).open(&path).unwrap();
     file.set_len(last.end() - 20).unwrap();
+    (copy, path, last)
+}
+
+#[test]
+fn a_torn_end_is_told_and_no_damage() {
+    let (copy, path, last) = with_a_torn_end();
     let torn = check_start_agrees(copy.path()).torn.unwrap();
     assert_eq!((torn.path, torn.offset), (path, last.offset));
     assert_eq!(torn.bytes, u64::from(last.head.total) - 20);
@@ -232,13 +238,7 @@ fn a_torn_end_is_told_and_no_damage() {
 
 #[test]
 fn the_end_before_a_segment_that_cannot_be_opened_is_not_torn() {
-    let mut harness = OnDisk::new();
-    let _store = with_a_hundred(&mut harness);
-    let copy = killed(&harness);
-    let path = copy.path().join(FIRST);
-    let last = *frames(&path, 1).last().unwrap();
-    let file = fs::File::options().write(true).open(&path).unwrap();
-    file.set_len(last.end() - 20).unwrap();
+    let (copy, path, last) = with_a_torn_end();
     let later = path.with_file_name(segment::name(last.head.number + 1));
     fs::write(&later, [0; 64]).unwrap();
     let found = looked_at(copy.path());
