@@ -79,6 +79,8 @@ pub struct Broker {
     ended: Vec<ConsumerId>,
     /// Consumers for whose connection an entry waits.
     blocked: Vec<ConsumerId>,
+    /// Handed over since the last time it was asked, out of queues that had more.
+    handed_of_more: usize,
     /// What was handed to all connections and is not known to be taken.
     unsent: Unsent,
     /// What connections still hold of consumers that are gone; part of `unsent`.
@@ -132,6 +134,7 @@ impl Broker {
             deleted_queues: BTreeSet::new(),
             ended: Vec::new(),
             blocked: Vec::new(),
+            handed_of_more: 0,
             unsent: Unsent::default(),
             left: FxHashMap::default(),
             starved: BTreeSet::new(),

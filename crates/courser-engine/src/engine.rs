@@ -48,6 +48,7 @@ use crate::{
     recent::Recent,
     request::{CommitStats, Ended, Event, Health, QueueError, Redriven},
     room::Room,
+    rush::Rush,
     turn::Turn,
     watch::Watch,
 };
@@ -87,6 +88,7 @@ pub(crate) struct Engine {
     /// When they wait no longer.
     pub(crate) joins_until: Option<Timestamp>,
     pub(crate) pace: Pace,
+    pub(crate) rush: Rush,
     /// When its thread wakes by itself.
     pub(crate) wakes_at: Option<Timestamp>,
     /// Who waits for the end.
@@ -257,6 +259,7 @@ impl Engine {
         self.publish_waiting(now, &mut turn);
         self.step_redrive(now, &mut turn);
         self.deliver(now, &mut turn);
+        self.rush.note(self.broker.drain_handed_of_more(), now);
         self.submit(turn, now);
     }
 

@@ -11,6 +11,7 @@ use courser_core::{
 };
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
+    task::yield_now,
     time::timeout,
 };
 
@@ -23,6 +24,7 @@ use crate::{
         Confirm, Delivery, Ended, Event, Health, Info, Open, Peek, Peeked, Publish, PublishError,
         Published, QueueError, Redrive, Redriven, Settled, Settlement, Snapshot,
     },
+    rush::IsRush,
     subscription::{Cut, Subscription},
     turn::store_failed,
 };
@@ -32,6 +34,7 @@ use crate::{
 pub struct BrokerHandle {
     pub(crate) door: Door,
     pub(crate) on_their_way: Arc<Semaphore>,
+    pub(crate) is_rush: IsRush,
     pub(crate) peeks: Arc<Semaphore>,
     pub(crate) health: watch::Receiver<Health>,
     pub(crate) failure: Failure,
@@ -76,10 +79,17 @@ impl BrokerHandle {
         )
     }
 
+    /// Its place among what is on its way. Deliveries go first when consumers are behind.
+    /// `docs/decisions/0140-deliveries-first.md`
     async fn permits(
         &self,
         publish: &Publish,
     ) -> Result<tokio::sync::OwnedSemaphorePermit, PublishError> {
+        if self.is_rush.get() {
+            for _ in 0..limits::STEPS_BACK {
+                yield_now().await;
+            }
+        }
         let kib = kib(publish).min(limits::PUBLISH_KIB_MAX);
         Arc::clone(&self.on_their_way)
             .acquire_many_owned(kib)

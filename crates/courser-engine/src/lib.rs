@@ -19,6 +19,7 @@ mod pace;
 mod recent;
 pub mod request;
 mod room;
+mod rush;
 mod start;
 mod subscription;
 pub mod tasks;

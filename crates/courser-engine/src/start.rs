@@ -49,6 +49,7 @@ use crate::{
     recent::{Committed, Recent},
     request::{CommitStats, Health},
     room::Lookout,
+    rush::{IsRush, Rush},
     watch::Watch,
 };
 
@@ -182,6 +183,7 @@ fn launch(
     if is_short {
         progress.note_shortage(clock.now());
     }
+    let is_rush = IsRush::default();
     let engine = Engine {
         broker,
         door: door.clone(),
@@ -207,6 +209,7 @@ fn launch(
         joining: Default::default(),
         joins_until: None,
         pace: Pace::default(),
+        rush: Rush::new(is_rush.clone()),
         wakes_at: None,
         shutdown: Vec::new(),
     };
@@ -239,6 +242,7 @@ fn launch(
     Ok(BrokerHandle {
         door,
         on_their_way,
+        is_rush,
         peeks: Arc::new(Semaphore::new(limits::PEEKS_AT_ONCE)),
         health: health_watch,
         failure: failed,

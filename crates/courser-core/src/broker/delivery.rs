@@ -235,6 +235,12 @@ impl Broker {
         std::mem::take(&mut self.blocked)
     }
 
+    /// How many entries were handed over, since the last time, out of queues that had more than their consumers have
+    /// credit for.
+    pub fn drain_handed_of_more(&mut self) -> usize {
+        std::mem::take(&mut self.handed_of_more)
+    }
+
     /// A consumer is gone. What it holds is given back at once: without blame what its connection had
     /// not taken (tell with `handle_taken` first), as a failed attempt the rest. What its connection holds
     /// all the same is told with `handle_left` afterwards.
@@ -331,6 +337,7 @@ impl Broker {
                 continue;
             };
             queue.active = false;
+            let before = out.len();
             let mut hand = Hand {
                 consumers: &mut self.consumers,
                 leases: &mut self.leases,
@@ -341,7 +348,11 @@ impl Broker {
                 starved: &mut self.starved,
                 now,
             };
-            if hand.serve(queue, end, pager, out) {
+            let is_cut_short = hand.serve(queue, end, pager, out);
+            if queue.ready() > 0 {
+                self.handed_of_more += out.len() - before;
+            }
+            if is_cut_short {
                 queue.active = true;
                 self.active.push_back(id);
             }

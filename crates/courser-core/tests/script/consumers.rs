@@ -25,6 +25,43 @@ fn credit_bounds_what_a_consumer_holds() {
 }
 
 #[test]
+fn what_is_handed_over_counts_as_of_more_while_credit_holds_up_the_rest() {
+    check(
+        "
+        queue q
+        queue r
+        publish q 1..5
+        publish r 11
+        subscribe alice credit=3
+        subscribe bob r credit=3
+        deliver -> alice: 1..3(1); bob: 11(1)
+        of_more -> 3
+        of_more -> 0
+        ack alice 1
+        deliver -> alice: 4(1)
+        of_more -> 1
+        ack alice 2
+        ack alice 3
+        deliver -> alice: 5(1)
+        of_more -> 0
+        ",
+    );
+}
+
+#[test]
+fn what_the_next_turn_goes_on_with_counts_as_more() {
+    check(
+        "
+        queue q
+        publish q 1..200
+        subscribe alice credit=1000
+        deliver limit=128 -> alice: 1..200(1)
+        of_more -> 128
+        ",
+    );
+}
+
+#[test]
 fn credit_comes_back_when_a_lease_runs_out() {
     check(
         "

@@ -1,6 +1,12 @@
 //! What the engine does when nobody looks: nothing.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    future::{Future as _, poll_fn},
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use courser_core::{
@@ -12,10 +18,23 @@ use courser_core::{
 use courser_store::MemoryStore;
 
 use crate::{
-    BrokerHandle, Clock, Options, Subscription,
+    BrokerHandle, Clock, Options, Subscription, limits,
     request::{Delivery, Event, Health, Open, Publish},
     start,
 };
+
+/// A broker with a queue, and its time, which stands still.
+async fn with_a_queue() -> (BrokerHandle, Clock) {
+    let clock = Clock::paused();
+    let options = Options {
+        clock: Some(clock.clone()),
+        ..Options::default()
+    };
+    let broker = start(Arc::new(MemoryStore::new()), &options).unwrap();
+    let created = broker.create_queue("q".to_owned(), QueueOptions::default());
+    created.await.unwrap();
+    (broker, clock)
+}
 
 async fn publish(broker: &BrokerHandle) {
     let message = NewMessage {
@@ -35,10 +54,14 @@ async fn publish(broker: &BrokerHandle) {
 }
 
 async fn subscribe(broker: &BrokerHandle) -> Subscription {
+    subscribe_with(broker, 1_000).await
+}
+
+async fn subscribe_with(broker: &BrokerHandle, max_messages: u32) -> Subscription {
     let open = Open {
         queue: "q".to_owned(),
         consumer: "test".to_owned(),
-        max_messages: 1_000,
+        max_messages,
         max_bytes: 1 << 20,
         limit: None,
         lease: None,
@@ -57,6 +80,47 @@ async fn delivered(subscription: &mut Subscription) -> Delivery {
     }
 }
 
+/// How often a publish that comes now lets others go first.
+async fn steps_back(broker: &BrokerHandle) -> usize {
+    let mut publish = pin!(publish(broker));
+    let mut steps = 0;
+    poll_fn(|context| {
+        // Nobody takes it from its place.
+        let seat = broker.door.seat.lock().unwrap();
+        let places = broker.on_their_way.available_permits();
+        loop {
+            assert_eq!(publish.as_mut().poll(context), Poll::Pending);
+            if broker.on_their_way.available_permits() < places {
+                break;
+            }
+            steps += 1;
+        }
+        drop(seat);
+        Poll::Ready(())
+    })
+    .await;
+    broker.door.inbox.wake.notify_one();
+    publish.await;
+    steps
+}
+
+#[tokio::test]
+async fn a_publish_lets_others_go_first_while_consumers_that_take_a_lot_are_behind() {
+    let (broker, clock) = with_a_queue().await;
+    for _ in 0..limits::RUSH_ENTRIES + 2 {
+        assert_eq!(steps_back(&broker).await, 0);
+    }
+    let credit = u32::try_from(limits::RUSH_ENTRIES).unwrap();
+    let mut subscription = subscribe_with(&broker, credit).await;
+    delivered(&mut subscription).await;
+    assert_eq!(steps_back(&broker).await, limits::STEPS_BACK);
+    for steps in [limits::STEPS_BACK, 0] {
+        clock.advance(limits::RUSH_INTERVAL);
+        assert_eq!(broker.info().await.unwrap().queues, 2);
+        assert_eq!(steps_back(&broker).await, steps);
+    }
+}
+
 /// Until when acks wait for a publish, and when the next turn is due.
 fn due(broker: &BrokerHandle) -> (Option<Timestamp>, Option<Timestamp>) {
     let mut seat = broker.door.seat.lock().unwrap();
@@ -66,14 +130,7 @@ fn due(broker: &BrokerHandle) -> (Option<Timestamp>, Option<Timestamp>) {
 
 #[tokio::test]
 async fn acks_that_wait_as_the_store_fails_make_no_turn_due_afterwards() {
-    let clock = Clock::paused();
-    let options = Options {
-        clock: Some(clock.clone()),
-        ..Options::default()
-    };
-    let broker = start(Arc::new(MemoryStore::new()), &options).unwrap();
-    let created = broker.create_queue("q".to_owned(), QueueOptions::default());
-    created.await.unwrap();
+    let (broker, clock) = with_a_queue().await;
     let mut subscription = subscribe(&broker).await;
     // Publishes come often. Now and then the committer has not quite done with one, and takes the ack at once.
     loop {
