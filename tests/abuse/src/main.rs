@@ -20,13 +20,11 @@ mod random;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, ensure};
+use clap::Parser as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{broker::Broker, good::Good, random::Random};
-
-const USAGE: &str =
-    "tests/abuse/run [--short | --long] [--only NAME,...] [--seed S] [--broker PATH]";
 
 /// How much of everything.
 pub(crate) struct Scale {
@@ -93,48 +91,39 @@ const SCENARIOS: [(&str, u64, u64, Option<u32>); 9] = [
     ("slowloris", 300, 200, None),
 ];
 
+/// Load and abuse of the real binary.
+#[derive(Debug, clap::Parser)]
+#[command(bin_name = "tests/abuse/run", args_override_self = true)]
 struct Args {
-    seed: u64,
-    scale: Scale,
+    /// What tests/run runs; so does neither this nor the other.
+    #[arg(long, conflicts_with = "long")]
+    short: bool,
+    /// All counts in full.
+    #[arg(long)]
+    long: bool,
+    /// Only these.
+    #[arg(long, value_delimiter = ',', value_parser = SCENARIOS.map(|(name, ..)| name))]
     only: Vec<String>,
+    /// As it is printed when it begins; another each time when none is given.
+    #[arg(long, default_value_t = random::seed(), hide_default_value = true)]
+    seed: u64,
+    /// The broker under test.
+    #[arg(long, value_name = "PATH", value_parser = there)]
     broker: PathBuf,
 }
 
-fn args() -> Result<Args> {
-    let (mut seed, mut scale, mut only, mut broker) = (None, Scale::SHORT, Vec::new(), None);
-    let mut args = std::env::args().skip(1);
-    while let Some(arg) = args.next() {
-        let mut value = || args.next().with_context(|| format!("{arg} needs a value"));
-        match arg.as_str() {
-            "--short" => scale = Scale::SHORT,
-            "--long" => scale = Scale::LONG,
-            "--seed" => seed = Some(value()?.parse().context("--seed: a number")?),
-            "--only" => only = value()?.split(',').map(str::to_owned).collect(),
-            "--broker" => broker = Some(PathBuf::from(value()?)),
-            _ => bail!("no option {arg}"),
-        }
+impl Args {
+    fn scale(&self) -> Scale {
+        if self.long { Scale::LONG } else { Scale::SHORT }
     }
-    for name in &only {
-        let known = SCENARIOS.iter().any(|(known, ..)| known == name);
-        ensure!(known, "no scenario {name}");
-    }
-    let broker = broker.context("--broker: where the binary is")?;
-    Ok(Args {
-        seed: seed.unwrap_or_else(random::seed),
-        scale,
-        only,
-        broker: broker.canonicalize().context("--broker: not there")?,
-    })
+}
+
+fn there(path: &str) -> Result<PathBuf, std::io::Error> {
+    PathBuf::from(path).canonicalize()
 }
 
 fn main() -> ExitCode {
-    let args = match args() {
-        Ok(args) => args,
-        Err(what) => {
-            println!("{what}\n{USAGE}");
-            return ExitCode::from(2);
-        }
-    };
+    let args = Args::parse();
     let limit = getrlimit(Resource::Nofile);
     let raised = setrlimit(
         Resource::Nofile,
@@ -193,7 +182,7 @@ async fn one(
     const MB: u64 = 1_000_000;
     let mut broker = Broker::start(&args.broker, files).await?;
     let good = Good::start(&broker).await?;
-    let scale = &args.scale;
+    let scale = &args.scale();
     let figures = match name {
         "idle" => load::idle(&broker, scale).await,
         "crowd" => load::crowd(&broker, scale).await,

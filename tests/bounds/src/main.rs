@@ -32,6 +32,7 @@ mod stuck;
 use std::{fs, path::Path, process::ExitCode};
 
 use anyhow::Context as _;
+use clap::Parser as _;
 
 use crate::{
     args::{Args, Scenario},
@@ -47,13 +48,7 @@ struct Context<'a> {
 }
 
 fn main() -> ExitCode {
-    let args = match Args::read() {
-        Ok(args) => args,
-        Err(what) => {
-            println!("{what}\n{}", args::USAGE);
-            return ExitCode::from(2);
-        }
-    };
+    let args = Args::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -72,10 +67,10 @@ async fn all(args: &Args) -> bool {
         short: args.short,
         ..Checks::default()
     };
-    for scenario in &args.only {
+    for scenario in args.scenarios() {
         println!("{}:", scenario.name());
         if let Err(error) = one(args, *scenario, &mut checks).await {
-            checks.broke(scenario.name(), &error);
+            checks.broke(&scenario.name(), &error);
         }
     }
     println!("{} passed, {} failed", checks.passed, checks.failed);

@@ -44,8 +44,8 @@ pub(crate) async fn run(context: Context<'_>) -> anyhow::Result<()> {
     let (during, rate, every) = if args.short {
         (SHORT, SHORT_RATE, Duration::from_millis(500))
     } else {
-        let during = Duration::from_secs(60 * args.minutes);
-        (during, args.rate, Duration::from_secs(5))
+        let during = Duration::from_secs(60 * args.minutes.get());
+        (during, args.rate.get(), Duration::from_secs(5))
     };
     let broker = Broker::start(&args.broker, folder).await?;
     load::create(&broker.client().await?, QUEUE).await?;

@@ -1,25 +1,50 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::{num::NonZeroUsize, path::PathBuf};
+
+use clap::{Parser as _, ValueEnum as _};
 
 use crate::{broker::Programs, flip::FLIPS_OF_A_FOLDER, random};
 
-pub(crate) const USAGE: &str = "\
-tests/faults/run [--short | --rounds N] [--seed S]
-                 [--only kill,cut,broken,errno,stop,clock,slow,flip]
-                 [--at ROUND] [--jobs N] [--broker PATH] [--interposer PATH]
-
-  --rounds N   N kills, N / 2 cuts, N / 4 failing disks, N flips, N / 100 of each of the
-               others
-  --short      what tests/run runs
-  --at ROUND   only this round of each class; with --seed and --only it repeats a failure
-  FAULTS_KEEP=1 in the environment keeps the folder of a failed round";
+/// Faults under the real binary, with a history of everything and a judge over it.
+#[derive(Debug, clap::Parser)]
+#[command(
+    bin_name = "tests/faults/run",
+    args_override_self = true,
+    after_help = "FAULTS_KEEP=1 in the environment keeps the folder of a failed round."
+)]
+struct Line {
+    /// N kills, N / 2 cuts, N / 4 failing disks, N flips, N / 100 of each of the others.
+    #[arg(long, value_name = "N")]
+    rounds: Option<u64>,
+    /// What tests/run runs; so does no number of rounds.
+    #[arg(long, conflicts_with = "rounds")]
+    short: bool,
+    /// As it is printed when it begins; another each time when none is given.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Only these classes.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Class>,
+    /// Only this round of each class: with --seed and --only it repeats a failure.
+    #[arg(long, value_name = "ROUND")]
+    at: Option<u64>,
+    /// Rounds at once, but for those that are about time.
+    #[arg(long, value_name = "N", default_value = "2")]
+    jobs: NonZeroUsize,
+    /// The broker under test; the one beside this program when none is named.
+    #[arg(long, value_name = "PATH")]
+    broker: Option<PathBuf>,
+    /// What stands between the broker and the system; the one beside this program when none is named.
+    #[arg(long, value_name = "PATH")]
+    interposer: Option<PathBuf>,
+}
 
 /// Cuts made in one recording.
 pub(crate) const CUTS_OF_A_RECORDING: u64 = 20;
 
 /// A class of faults.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Class {
     Kill = 1,
     Cut,
@@ -48,20 +73,6 @@ impl Class {
             Self::Cut | Self::Broken | Self::Stop | Self::Clock | Self::Slow => 100,
         }
     }
-
-    fn named(name: &str) -> Option<Self> {
-        Some(match name {
-            "kill" => Self::Kill,
-            "cut" => Self::Cut,
-            "broken" => Self::Broken,
-            "errno" => Self::Errno,
-            "stop" => Self::Stop,
-            "clock" => Self::Clock,
-            "flip" => Self::Flip,
-            "slow" => Self::Slow,
-            _ => return None,
-        })
-    }
 }
 
 pub(crate) struct Args {
@@ -72,17 +83,6 @@ pub(crate) struct Args {
     pub(crate) jobs: usize,
     pub(crate) programs: Programs,
 }
-
-const ALL: [Class; 8] = [
-    Class::Kill,
-    Class::Cut,
-    Class::Broken,
-    Class::Errno,
-    Class::Stop,
-    Class::Clock,
-    Class::Slow,
-    Class::Flip,
-];
 
 fn rounds_of(class: Class, rounds: u64) -> u64 {
     match class {
@@ -108,53 +108,36 @@ fn short_of(class: Class) -> u64 {
 }
 
 impl Args {
+    /// Ends the program where it is wrong, or help is all that was asked for.
     pub(crate) fn read() -> Result<Self, String> {
+        let line = Line::parse();
         let own = std::env::current_exe().map_err(|error| error.to_string())?;
-        let beside = own.parent().expect("a program lies in a folder");
-        let mut programs = Programs {
-            broker: beside.join("courser"),
-            interposer: beside.join("libcourser_interpose.so"),
-        };
-        let (mut seed, mut rounds, mut at, mut jobs) = (None, None, None, 2);
-        let mut only = ALL.to_vec();
-        let mut args = std::env::args().skip(1);
-        while let Some(arg) = args.next() {
-            if arg == "--short" {
-                continue;
-            }
-            let value = args.next().ok_or_else(|| format!("{arg} needs a value"))?;
-            let number = || value.parse::<u64>().map_err(|_| format!("{arg}: a number"));
-            match arg.as_str() {
-                "--rounds" => rounds = Some(number()?),
-                "--seed" => seed = Some(number()?),
-                "--at" => at = Some(number()?),
-                "--jobs" => jobs = number()?.max(1) as usize,
-                "--broker" => programs.broker = PathBuf::from(value),
-                "--interposer" => programs.interposer = PathBuf::from(value),
-                "--only" => {
-                    only = value
-                        .split(',')
-                        .map(|name| Class::named(name).ok_or(format!("no class {name}")))
-                        .collect::<Result<_, _>>()?;
-                }
-                _ => return Err(format!("no option {arg}")),
-            }
-        }
-        for program in [&mut programs.broker, &mut programs.interposer] {
-            *program = program
-                .canonicalize()
-                .map_err(|_| format!("{} is not there", program.display()))?;
-        }
-        let of = |class: Class| match rounds {
+        let beside = |name| own.with_file_name(name);
+        let of = |class: Class| match line.rounds {
             Some(rounds) => rounds_of(class, rounds),
             None => short_of(class),
         };
+        let only = match &line.only[..] {
+            [] => Class::value_variants(),
+            only => only,
+        };
         Ok(Self {
-            seed: seed.unwrap_or_else(random::seed),
-            rounds: only.into_iter().map(|class| (class, of(class))).collect(),
-            at,
-            jobs,
-            programs,
+            seed: line.seed.unwrap_or_else(random::seed),
+            rounds: only.iter().map(|class| (*class, of(*class))).collect(),
+            at: line.at,
+            jobs: line.jobs.get(),
+            programs: Programs {
+                broker: there(line.broker.unwrap_or_else(|| beside("courser")))?,
+                interposer: there(
+                    line.interposer
+                        .unwrap_or_else(|| beside("libcourser_interpose.so")),
+                )?,
+            },
         })
     }
+}
+
+fn there(program: PathBuf) -> Result<PathBuf, String> {
+    let path = program.canonicalize();
+    path.map_err(|error| format!("{}: {error}", program.display()))
 }

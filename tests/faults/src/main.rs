@@ -72,7 +72,7 @@ fn main() -> ExitCode {
     let args = match Args::read() {
         Ok(args) => args,
         Err(what) => {
-            println!("{what}\n{}", args::USAGE);
+            println!("error: {what}");
             return ExitCode::from(2);
         }
     };
