@@ -1,6 +1,9 @@
 //! The command line.
 
-use std::{num::NonZeroUsize, path::PathBuf};
+use std::{
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+};
 
 use clap::{Parser as _, ValueEnum as _};
 
@@ -127,17 +130,18 @@ impl Args {
             at: line.at,
             jobs: line.jobs.get(),
             programs: Programs {
-                broker: there(line.broker.unwrap_or_else(|| beside("courser")))?,
+                broker: there(line.broker.as_deref().unwrap_or(&beside("courser")))?,
                 interposer: there(
                     line.interposer
-                        .unwrap_or_else(|| beside("libcourser_interpose.so")),
+                        .as_deref()
+                        .unwrap_or(&beside("libcourser_interpose.so")),
                 )?,
             },
         })
     }
 }
 
-fn there(program: PathBuf) -> Result<PathBuf, String> {
+fn there(program: &Path) -> Result<PathBuf, String> {
     let path = program.canonicalize();
     path.map_err(|error| format!("{}: {error}", program.display()))
 }
