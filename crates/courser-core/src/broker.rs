@@ -79,7 +79,7 @@ pub struct Broker {
     ended: Vec<ConsumerId>,
     /// Consumers for whose connection an entry waits.
     blocked: Vec<ConsumerId>,
-    /// Handed over since the last time it was asked, out of queues that had more.
+    /// Handed over since the last time it was asked, out of queues that had more than credit.
     handed_of_more: usize,
     /// What was handed to all connections and is not known to be taken.
     unsent: Unsent,

@@ -259,7 +259,7 @@ impl Engine {
         self.publish_waiting(now, &mut turn);
         self.step_redrive(now, &mut turn);
         self.deliver(now, &mut turn);
-        self.rush.note(self.broker.drain_handed_of_more(), now);
+        self.rush.note(self.broker.take_handed_of_more(), now);
         self.submit(turn, now);
     }
 

@@ -47,6 +47,7 @@ impl BrokerHandle {
     /// Then nothing was published, except for `Unavailable` after a failure of the store, where it is
     /// not known.
     pub async fn publish(&self, publish: Publish) -> Result<Vec<Published>, PublishError> {
+        self.step_back().await;
         let broker = self.permits(&publish).await?;
         let (reply, answer) = oneshot::channel();
         let permits = Permits {
@@ -79,17 +80,19 @@ impl BrokerHandle {
         )
     }
 
-    /// Its place among what is on its way. Deliveries go first when consumers are behind.
-    /// `docs/decisions/0140-deliveries-first.md`
-    async fn permits(
-        &self,
-        publish: &Publish,
-    ) -> Result<tokio::sync::OwnedSemaphorePermit, PublishError> {
+    /// Lets others go first while consumers are behind. `docs/decisions/0140-deliveries-first.md`
+    async fn step_back(&self) {
         if self.is_rush.get() {
             for _ in 0..limits::STEPS_BACK {
                 yield_now().await;
             }
         }
+    }
+
+    async fn permits(
+        &self,
+        publish: &Publish,
+    ) -> Result<tokio::sync::OwnedSemaphorePermit, PublishError> {
         let kib = kib(publish).min(limits::PUBLISH_KIB_MAX);
         Arc::clone(&self.on_their_way)
             .acquire_many_owned(kib)
@@ -399,9 +402,10 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Sends a request; its confirm names `number`. Waits while too much is on its way. `false` when
-    /// the broker has ended.
+    /// Sends a request; its confirm names `number`. Waits while too much is on its way. The order of requests is that of
+    /// the calls when each is awaited before the next. `false` when the broker has ended.
     pub async fn send(&self, number: u64, publish: Publish) -> bool {
+        self.handle.step_back().await;
         let kib = kib(&publish).min(limits::STREAM_KIB_MAX);
         let Ok(stream) = Arc::clone(&self.window).acquire_many_owned(kib).await else {
             return false;

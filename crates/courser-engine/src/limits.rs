@@ -30,12 +30,13 @@ pub(crate) const LITTLE_WAITING: usize = 4;
 pub(crate) const JOIN_WAIT: Duration = Duration::from_micros(500);
 /// They wait while a publish has come in each such time of late.
 pub(crate) const JOIN_PACE: Duration = Duration::from_micros(400);
-/// Entries handed over out of queues that have more, within [`RUSH_INTERVAL`], with which consumers count as behind: 25,600
-/// a second. Consumers that take fewer have their own reason to be behind.
+/// Entries handed over within [`RUSH_INTERVAL`] out of queues that are left with more than credit, with which consumers
+/// count as behind: 25,600 a second. Fewer cost too little to let publishes wait for them.
 pub(crate) const RUSH_ENTRIES: usize = 256;
 /// The time in which they are counted.
 pub(crate) const RUSH_INTERVAL: Duration = Duration::from_millis(10);
-/// How often a publish then lets all others that are ready to run go first.
+/// How often the task of a publish then yields, so that what else is ready goes first. After once it may be the next to
+/// run, before what the network has just told of; more than twice gain nothing.
 pub(crate) const STEPS_BACK: usize = 2;
 /// How long a connection's thread may be at that before others are woken to hear what arrives, and how often that is
 /// looked at.

@@ -1,4 +1,4 @@
-//! Whether consumers that take a lot are behind.
+//! Whether consumers that take a lot together are behind.
 
 use std::sync::{
     Arc,
@@ -19,7 +19,7 @@ impl IsRush {
     }
 }
 
-/// Counts what is handed over out of queues that have more.
+/// Counts what is handed over out of queues that have more than credit.
 #[derive(Debug, Default)]
 pub(crate) struct Rush {
     is_rush: IsRush,
@@ -38,7 +38,7 @@ impl Rush {
         }
     }
 
-    /// So many entries were handed over, of queues that have more.
+    /// So many entries were handed over out of queues that have more than credit.
     pub(crate) fn note(&mut self, entries: usize, now: Timestamp) {
         let passed = now.since(self.since);
         if passed >= limits::RUSH_INTERVAL {
@@ -82,6 +82,8 @@ mod tests {
         assert!(!note(20, all - 1));
         // Nobody was at work for a while.
         assert!(note(29, all));
-        assert!(!note(49, 1));
+        assert!(note(39, 1));
+        assert!(note(48, all));
+        assert!(!note(68, 1));
     }
 }

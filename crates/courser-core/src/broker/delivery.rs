@@ -235,9 +235,9 @@ impl Broker {
         std::mem::take(&mut self.blocked)
     }
 
-    /// How many entries were handed over, since the last time, out of queues that had more than their consumers have
-    /// credit for.
-    pub fn drain_handed_of_more(&mut self) -> usize {
+    /// How many entries were handed over, since the last time, out of queues that were left with more because no consumer
+    /// has credit for it.
+    pub fn take_handed_of_more(&mut self) -> usize {
         std::mem::take(&mut self.handed_of_more)
     }
 
@@ -349,7 +349,7 @@ impl Broker {
                 now,
             };
             let is_cut_short = hand.serve(queue, end, pager, out);
-            if queue.ready() > 0 {
+            if queue.ready() > 0 && queue.line.is_empty() {
                 self.handed_of_more += out.len() - before;
             }
             if is_cut_short {

@@ -90,7 +90,7 @@ impl World {
             "taken" | "drain" | "disconnect" | "detach" => self.client(command, &words),
             "ack" | "release" | "nack" | "reject" | "extend" => self.settle(command, &words),
             "blocked" => show::blocked(self),
-            "of_more" => self.broker.drain_handed_of_more().to_string(),
+            "of_more" => self.broker.take_handed_of_more().to_string(),
             "stuck" => show::stuck(self),
             "ended" => show::ended(self),
             "counts" => show::counts(self, words.plain(0).unwrap_or(&self.queue), expected),

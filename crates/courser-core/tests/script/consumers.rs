@@ -49,14 +49,28 @@ fn what_is_handed_over_counts_as_of_more_while_credit_holds_up_the_rest() {
 }
 
 #[test]
-fn what_the_next_turn_goes_on_with_counts_as_more() {
+fn what_the_next_turn_goes_on_with_is_not_held_up_by_credit() {
     check(
         "
         queue q
         publish q 1..200
-        subscribe alice credit=1000
-        deliver limit=128 -> alice: 1..200(1)
-        of_more -> 128
+        subscribe alice credit=200
+        subscribe bob credit=200
+        deliver limit=128 -> alice: 1..64(1), 129..164(1); bob: 65..128(1), 165..200(1)
+        of_more -> 0
+        ",
+    );
+}
+
+#[test]
+fn what_connections_have_not_taken_is_not_held_up_by_credit() {
+    check(
+        "
+        queue q
+        publish q 1..10:200000
+        subscribe alice slow credit=10
+        deliver -> alice: 1..6(1)
+        of_more -> 0
         ",
     );
 }
