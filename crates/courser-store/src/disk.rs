@@ -4,6 +4,7 @@
 //! data folder
 //!   LOCK      held while the broker runs
 //!   FORMAT    says that this folder is ours, and of which version
+//!   DAMAGED   where a running broker met damage, if it did: the start looks there again
 //!   log/      every group, bodies included
 //!   index/    what is alive, as of the last checkpoint
 //! ```
@@ -14,6 +15,7 @@
 
 mod checkpoint;
 mod folder;
+mod mark;
 mod reclaim;
 #[cfg(test)]
 mod tests;
@@ -135,6 +137,7 @@ impl DiskStore {
             .map_err(|error| advise(error, &self.log))
             .inspect_err(|error| {
                 let _ = self.failed.set(error.to_string());
+                mark::set(&self.folder, error);
             })
     }
 
@@ -155,6 +158,7 @@ impl DiskStore {
         self.check_holders(holders.as_deref().unwrap_or_default())?;
         self.read_index(into)?;
         let recovered = self.replay(into, meta)?;
+        mark::check(&self.folder, &self.log)?;
         meta.epoch = recovered.epoch;
         self.index.check_sync(meta)?;
         keeping.meta = meta;
@@ -215,7 +219,9 @@ impl Store for DiskStore {
     }
 
     fn load(&self, positions: &[Position]) -> Result<Vec<Option<SharedMessage>>, StoreError> {
-        self.log.load(positions)
+        self.log
+            .load(positions)
+            .inspect_err(|error| mark::set(&self.folder, error))
     }
 
     fn page(&self, queue: QueueId, number: ChunkNo) -> Result<Chunk, StoreError> {

@@ -14,7 +14,7 @@ use std::{
 };
 
 use crate::{
-    broker::{Broker, Programs},
+    broker::{Broker, Ended, Programs},
     changes, drain, folder,
     history::{History, Known},
     judge,
@@ -173,23 +173,7 @@ impl Case<'_> {
         let mut broker = match Broker::start(&round.place).await {
             Ok(broker) => broker,
             Err(ended) => {
-                if !looked.damaged {
-                    let log = &ended.log;
-                    wrong.push(format!("refused, and verify found nothing: {log}"));
-                }
-                let names = ["/log", "/index", "FORMAT"];
-                let helps = [
-                    "restore",
-                    "move the folder of the index",
-                    "write the two lines",
-                ];
-                let log = &ended.log;
-                let is_told = ended.status.code() == Some(1)
-                    && names.iter().any(|name| log.contains(name))
-                    && helps.iter().any(|help| log.contains(help));
-                if !is_told {
-                    wrong.push(format!("refused without a good sentence: {ended:?}"));
-                }
+                check_refusal(&ended, &looked, wrong);
                 return "refused";
             }
         };
@@ -205,6 +189,15 @@ impl Case<'_> {
             Ok(found) => judged.extend(judge::judge(self.known, AFTER_ALL, &found)),
             // A message of a segment that a start does not go through is found when it is read.
             Err(_) if looked.damaged && log.contains("is damaged at byte") => {
+                match Broker::start(&round.place).await {
+                    Ok(mut broker) => {
+                        wrong.push(format!(
+                            "it starts again on what it refused to read:\n{log}"
+                        ));
+                        broker.kill();
+                    }
+                    Err(ended) => check_refusal(&ended, &looked, wrong),
+                }
                 return "started, and a read was refused";
             }
             Err(error) => judged.push(format!("the drain failed: {error:#}\n{log}")),
@@ -262,6 +255,26 @@ impl Case<'_> {
         if missing > lost + 40 {
             wrong.push(format!("{missing} messages are not salvaged any more"));
         }
+    }
+}
+
+/// A start that is refused says why and what helps, and `verify` had found it.
+fn check_refusal(ended: &Ended, looked: &Looked, wrong: &mut Vec<String>) {
+    let log = &ended.log;
+    if !looked.damaged {
+        wrong.push(format!("refused, and verify found nothing: {log}"));
+    }
+    let names = ["/log", "/index", "FORMAT"];
+    let helps = [
+        "restore",
+        "move the folder of the index",
+        "write the two lines",
+    ];
+    let is_told = ended.status.code() == Some(1)
+        && names.iter().any(|name| log.contains(name))
+        && helps.iter().any(|help| log.contains(help));
+    if !is_told {
+        wrong.push(format!("refused without a good sentence: {ended:?}"));
     }
 }
 

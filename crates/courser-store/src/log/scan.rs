@@ -11,6 +11,7 @@ use bytes::Bytes;
 use courser_core::{message::Message, record::Record};
 
 use super::{
+    Log,
     frame::{self, Body, Head},
     segment::{self, Segment},
     window::Window,
@@ -260,6 +261,55 @@ impl Scan {
         };
         let payload = |range| Bytes::copy_from_slice(&bytes[range]);
         Ok(codec::message::take(bytes, body.position, payload).map_err(|error| error.0))
+    }
+
+    /// The message at an offset, if one of the frame that came last is there.
+    fn check_message(&mut self, frame: &Placed, offset: u64) -> Result<(), StoreError> {
+        let holds = |body: &&Body| {
+            let start = frame.offset + body.offset as u64;
+            (start..start + body.length as u64).contains(&offset)
+        };
+        let Some(body) = self.bodies.iter().find(holds).copied() else {
+            return Ok(());
+        };
+        self.message(frame, &body)?
+            .map(drop)
+            .map_err(|why| self.segment.damaged(offset, why))
+    }
+}
+
+impl Log {
+    /// Looks again at a place of a file at which there was damage: at the way there from frame to frame, and
+    /// at the message that lies there. A place at which the log has nothing any more is well.
+    pub(crate) fn check_place(&self, file: &str, offset: u64) -> Result<(), StoreError> {
+        let segments = self.segments();
+        let is_named =
+            |segment: &Segment| segment.path.file_name().is_some_and(|name| name == file);
+        let Some(at) = segments.iter().position(|segment| is_named(segment)) else {
+            return Ok(());
+        };
+        let segment = &segments[at];
+        // Of the segment that is written, what follows was cut or is of another life.
+        if at + 1 == segments.len() && offset >= segment.end() {
+            return Ok(());
+        }
+        let mut scan = Scan::new(segment);
+        while let Some(found) = scan.next()?.filter(|found| found.offset() <= offset) {
+            match found {
+                Found::Frame(placed) if placed.end() > offset => {
+                    return scan.check_message(&placed, offset);
+                }
+                Found::Frame(_) => {}
+                Found::Seal(_) => break,
+                Found::Gap { from, why }
+                | Found::End {
+                    offset: from, why, ..
+                } => {
+                    return Err(segment.damaged(from, why));
+                }
+            }
+        }
+        Ok(())
     }
 }
 

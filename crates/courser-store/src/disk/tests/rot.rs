@@ -14,7 +14,7 @@ use courser_core::{
     record::{Checkpoint, Chunk, ChunkEntry, Group, Note, QueueState, Record},
 };
 
-use super::{OnDisk, copy_folder};
+use super::{super::mark::DAMAGED, OnDisk, copy_folder};
 use crate::{
     DiskOptions, DiskStore, FrameNo, Pager, Recover, Store, StoreError,
     conformance::fixture::{
@@ -282,7 +282,7 @@ fn check_nothing_is_lost(part: &str, step: usize) {
     let expected = read_all(copy.path()).unwrap();
     assert!(expected.entries.len() > 60 && expected.notes.len() > 5 && expected.epoch == 4);
     assert!(expected.messages.values().all(Option::is_some));
-    let (mut refused, mut right) = (0, 0);
+    let (mut refused, mut right, mut marked) = (0, 0, 0);
     for file in files(&good.join(part)) {
         let bytes = fs::read(&file).unwrap();
         let name = file.strip_prefix(&good).unwrap();
@@ -311,12 +311,41 @@ fn check_nothing_is_lost(part: &str, step: usize) {
                     Err(_) => refused += 1,
                 }
             }
+            if rotten.path().join(DAMAGED).exists() {
+                check_mark(rotten.path(), name, &bytes, &expected);
+                marked += 1;
+            }
         }
     }
     assert!(
-        refused > 10 && right > 0,
-        "{refused} refused, {right} right"
+        refused > 10 && right > 0 && (marked > 10) == (part == "log"),
+        "{refused} refused, {right} right, {marked} marked"
     );
+}
+
+/// Damage that was met once refuses each start that comes, until the file is what it was.
+#[track_caller]
+fn check_mark(folder: &Path, name: &Path, good: &[u8], expected: &Everything) {
+    let start = || DiskStore::open(folder, TINY)?.recover(&mut Everything::default());
+    let error = start().unwrap_err();
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+    fs::write(folder.join(name), good).unwrap();
+    let found = read_all(folder).unwrap();
+    assert_eq!(found.messages, expected.messages);
+    assert!(!folder.join(DAMAGED).exists());
+}
+
+/// The note of damage is a help, not a lock: one that rotted or is empty stops no start.
+#[test]
+fn a_mark_that_names_nothing_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    closed_folder(folder.path());
+    let last = format!("{:020}.seg\n{}\n\n", 1, u64::MAX);
+    for text in ["", "log", "nothing.seg\n100\nwhy\n", "\u{fffd}\n-1", &last] {
+        fs::write(folder.path().join(DAMAGED), text).unwrap();
+        read_all(folder.path()).unwrap();
+        assert!(!folder.path().join(DAMAGED).exists(), "{text:?}");
+    }
 }
 
 #[test]

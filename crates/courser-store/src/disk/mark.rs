@@ -1,0 +1,66 @@
+//! `DAMAGED`: where a running broker met damage. A start does not go through old segments, so without
+//! it a broker would start, and stop again at the same message.
+//!
+//! ```text
+//! 00000000000000000001.seg              a file of the log
+//! 4711                                  where in it
+//! the checksum of message 7 is wrong    for people
+//! ```
+
+use std::{
+    fs::{self, File},
+    io::{self, Read as _, Write as _},
+    path::Path,
+};
+
+use crate::{StoreError, log::Log};
+
+pub(super) const DAMAGED: &str = "DAMAGED";
+/// More than one that was written whole ever has.
+const BYTES_READ: u64 = 1024;
+
+/// Notes damage of the log. Where it cannot be written, the damage is found again as it was this time.
+pub(super) fn set(folder: &Path, error: &StoreError) {
+    let StoreError::Damaged { path, offset, why } = error else {
+        return;
+    };
+    let Some(file) = Path::new(path).file_name() else {
+        return;
+    };
+    let text = format!("{}\n{offset}\n{why}\n", file.display());
+    let written = File::create(folder.join(DAMAGED)).and_then(|mut mark| {
+        mark.write_all(text.as_bytes())?;
+        mark.sync_all()?;
+        File::open(folder)?.sync_all()
+    });
+    if let Err(error) = written {
+        tracing::warn!(%error, "{DAMAGED} was not written: the next start does not know of the damage");
+    }
+}
+
+/// Looks again at what was noted: damage that is still there refuses the start, and a note of what is well,
+/// for the folder came from a backup, goes.
+pub(super) fn check(folder: &Path, log: &Log) -> Result<(), StoreError> {
+    let path = folder.join(DAMAGED);
+    let text = match read(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(StoreError::io("read", &path, error)),
+    };
+    if let Some((file, offset)) = parse(&text) {
+        log.check_place(file, offset)?;
+    }
+    tracing::info!(place = ?text.trim_end(), "what {DAMAGED} names is well: it is removed");
+    fs::remove_file(&path).map_err(|error| StoreError::io("remove", &path, error))
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(BYTES_READ).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn parse(text: &str) -> Option<(&str, u64)> {
+    let mut lines = text.lines();
+    Some((lines.next()?, lines.next()?.parse().ok()?))
+}
