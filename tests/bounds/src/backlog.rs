@@ -9,7 +9,7 @@ use crate::{
     broker::Broker,
     check::{MB, told},
     load::{self, Consumers, PAYLOAD, Policy, To},
-    probe::{Memory, disk, wait_below},
+    probe::{Memory, disk, forget, wait_below},
 };
 
 const QUEUE: &str = "backlog";
@@ -77,10 +77,18 @@ pub(crate) async fn run(context: Context<'_>) -> anyhow::Result<()> {
     broker.kill()?;
     let broker = Broker::start(&args.broker, folder).await?;
     checks.time("start after kill -9 under load", broker.ready_after, START);
+    let data = broker.data.clone();
+    broker.kill()?;
+    forget(&data)?;
+    let broker = Broker::start(&args.broker, folder).await?;
+    checks.time("start with a cold page cache", broker.ready_after, START);
+    let read = broker.probe.read();
+    told("  read from the disk for it", crate::check::megabytes(read));
     let mut resident = |what: &str, memory: Memory| {
         checks.size(&format!("resident {what}"), memory.all, RESIDENT);
         told("  of it anonymous", crate::check::megabytes(memory.own));
     };
+    sleep(Duration::from_secs(1)).await;
     resident("after a start, at most", broker.probe.take_peak());
 
     let all = count + count / 50;

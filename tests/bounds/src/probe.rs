@@ -1,7 +1,8 @@
 //! What a process holds in memory, and a folder on the disk.
 
 use std::{
-    fs,
+    fs::{self, File},
+    io,
     os::unix::fs::MetadataExt as _,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -53,6 +54,14 @@ impl Probe {
 
     pub(crate) fn now(&self) -> Memory {
         memory(self.pid)
+    }
+
+    /// Bytes that it read from the disk so far.
+    pub(crate) fn read(&self) -> u64 {
+        let io = fs::read_to_string(format!("/proc/{}/io", self.pid)).unwrap_or_default();
+        let line = io.lines().find_map(|line| line.strip_prefix("read_bytes:"));
+        line.and_then(|bytes| bytes.trim().parse().ok())
+            .unwrap_or(0)
     }
 
     /// The highest since the last time this was asked.
@@ -111,6 +120,23 @@ pub(crate) fn disk(folder: &Path) -> Disk {
         }
     }
     disk
+}
+
+/// Takes what a folder holds out of the page cache, as after a start of the machine. What a host below keeps
+/// stays there.
+pub(crate) fn forget(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            forget(&entry.path())?;
+        } else {
+            let file = File::open(entry.path())?;
+            // Only what is on the disk can go.
+            file.sync_all()?;
+            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+        }
+    }
+    Ok(())
 }
 
 /// Waits until a folder takes no more than `bound`; answers how long that took, and what it takes then.
