@@ -32,12 +32,12 @@ use courser_core::{
     record::{Checkpoint, Chunk, Group},
 };
 
-#[cfg(feature = "fuzz")]
-pub(crate) use self::folder::take as fuzz_take_folder;
 pub(crate) use self::folder::{FORMAT, FORMAT_REMEDY, FORMAT_TEXT, LOCK, read_format_bytes};
 use self::reclaim::Keeping;
 #[cfg(test)]
 pub(crate) use self::tests::copy_folder;
+#[cfg(feature = "fuzz")]
+pub(crate) use self::{folder::take as fuzz_take_folder, mark::parse as fuzz_read_mark};
 use crate::{
     FrameNo, Reclaimed, Recover, Recovered, Space, Store, StoreError, Usage,
     index::{Index, Meta},

@@ -154,6 +154,8 @@ pub struct Replayed {
     pub torn_bytes: u64,
     /// What a load said of each position that was asked for.
     pub loaded: Vec<Result<Option<SharedMessage>, String>>,
+    /// The first damage that a load met, and whether the next start finds it when it looks there again.
+    pub met: Option<(String, bool)>,
 }
 
 /// Replays the log in a folder after frame `upto`, then loads each of these positions.
@@ -171,6 +173,13 @@ pub fn replay(folder: &Path, upto: u64, positions: &[Position]) -> Result<Replay
     found.torn_bytes = replayed.torn_bytes;
     for position in positions {
         let loaded = log.load(&[*position]);
+        if let Err(error @ StoreError::Damaged { path, offset, .. }) = &loaded
+            && found.met.is_none()
+        {
+            let file = Path::new(path).file_name().and_then(|name| name.to_str());
+            let checked = log.check_place(file.unwrap_or_default(), *offset);
+            found.met = Some((error.to_string(), checked.is_err()));
+        }
         found.loaded.push(
             loaded
                 .map(|mut messages| messages.remove(0))
@@ -276,6 +285,12 @@ pub use index::fuzz::{
 /// What is wrong with them.
 pub fn read_notes(items: &[(Vec<u8>, Vec<u8>)]) -> Result<Vec<(Seq, Arc<Note>)>, String> {
     index::fuzz::take_notes(items).map_err(sentence)
+}
+
+/// Reads a note of damage: a file of the log, and where in it.
+#[must_use]
+pub fn read_mark(text: &str) -> Option<(&str, u64)> {
+    disk::fuzz_read_mark(text)
 }
 
 /// Takes a data folder, as a start does before anything else.

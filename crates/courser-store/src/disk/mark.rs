@@ -60,7 +60,8 @@ fn read(path: &Path) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-fn parse(text: &str) -> Option<(&str, u64)> {
-    let mut lines = text.lines();
+/// A file of the log, and where in it.
+pub(crate) fn parse(text: &str) -> Option<(&str, u64)> {
+    let mut lines = text.split('\n');
     Some((lines.next()?, lines.next()?.parse().ok()?))
 }

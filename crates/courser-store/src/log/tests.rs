@@ -300,6 +300,31 @@ fn a_rotten_message_is_never_served() {
     assert_eq!(log.load(&[Position(8)]).unwrap(), [Some(message(8, 1_000))]);
 }
 
+#[test]
+fn a_rotten_length_is_damage_and_not_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let Opened { log, .. } = open(&folder);
+    for n in 0..5 {
+        log.commit(&group(1 + 50 * n..51 + 50 * n), true).unwrap();
+    }
+    drop(log);
+    let path = first_file(&folder);
+    let mut bytes = fs::read(&path).unwrap();
+    // Of the first frame the lengths of all of it, and of its meta part.
+    bytes[64 + 64..64 + 68].copy_from_slice(&0x6000_0000_u32.to_le_bytes());
+    bytes[64 + 68..64 + 72].copy_from_slice(&0x5000_0000_u32.to_le_bytes());
+    fs::write(&path, bytes).unwrap();
+    let log = Log::open(folder.path(), SEGMENT_BYTES).unwrap();
+    log.replay(4, 1, 1, &mut |_| Ok(())).unwrap();
+    let used = log.usage();
+    let error = log.load(&[Position(7)]).unwrap_err();
+    assert!(
+        matches!(error, StoreError::Damaged { offset: 64, .. }),
+        "{error}"
+    );
+    assert_eq!(log.usage(), used);
+}
+
 /// A group of large messages, of these sizes.
 fn large(first: u64, sizes: &[usize]) -> Group {
     let numbered = (first..).zip(sizes);

@@ -1,4 +1,5 @@
-//! What a start finds in a data folder before it reads anything: its FORMAT, and the names of segments.
+//! What a start finds in a data folder beside what it keeps: its FORMAT, the names of segments, and where
+//! damage was met.
 #![no_main]
 
 use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt as _, path::Path, sync::LazyLock};
@@ -6,7 +7,7 @@ use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt as _, path::Path, sync::LazyLo
 use courser_fuzz::takes_at_most;
 use courser_store::{
     StoreError,
-    fuzz::{segment_name, segment_number, take_folder},
+    fuzz::{read_mark, segment_name, segment_number, take_folder},
 };
 use libfuzzer_sys::fuzz_target;
 use tempfile::TempDir;
@@ -24,7 +25,7 @@ fuzz_target!(|data: &[u8]| {
     let Some((kind, bytes)) = data.split_first() else {
         return;
     };
-    match kind % 3 {
+    match kind % 4 {
         0 => {
             let path = Path::new(OsStr::from_bytes(bytes));
             if let Some(frame) = segment_number(path) {
@@ -37,6 +38,14 @@ fuzz_target!(|data: &[u8]| {
             }
         }
         1 => format(bytes),
+        3 => {
+            let text = String::from_utf8_lossy(bytes);
+            if let Some((file, offset)) = read_mark(&text) {
+                assert!(!file.contains('\n'));
+                let again = format!("{file}\n{offset}\n");
+                assert_eq!(read_mark(&again), Some((file, offset)));
+            }
+        }
         // A large one.
         _ => format(&bytes.repeat(1 + ROOM / bytes.len().max(1))),
     }

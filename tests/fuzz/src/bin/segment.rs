@@ -133,6 +133,9 @@ fuzz_target!(|data: &[u8]| {
             assert!(matches!(loaded, Ok(Some(_))), "{position}: {loaded:?}");
         }
     }
+    if let Some((damage, is_found_again)) = &replayed.met {
+        assert!(is_found_again, "{damage}");
+    }
     if files[1] == before[1] {
         assert_eq!(
             replayed.last_frame, FRAMES,
