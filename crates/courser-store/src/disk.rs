@@ -137,7 +137,6 @@ impl DiskStore {
             .map_err(|error| advise(error, &self.log))
             .inspect_err(|error| {
                 let _ = self.failed.set(error.to_string());
-                mark::set(&self.folder, error);
             })
     }
 
@@ -152,13 +151,13 @@ impl DiskStore {
 
     fn recover_both(&self, into: &mut dyn Recover) -> Result<Recovered, StoreError> {
         let mut keeping = self.keeping.lock();
+        mark::check(&self.folder, &self.log)?;
         let mut meta = self.index.meta()?;
         meta.epoch += 1;
         let holders = self.index.holders()?;
         self.check_holders(holders.as_deref().unwrap_or_default())?;
         self.read_index(into)?;
         let recovered = self.replay(into, meta)?;
-        mark::check(&self.folder, &self.log)?;
         meta.epoch = recovered.epoch;
         self.index.check_sync(meta)?;
         keeping.meta = meta;

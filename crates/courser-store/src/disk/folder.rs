@@ -8,6 +8,7 @@ use std::{
 
 use fs4::{FileExt, TryLockError};
 
+use super::mark::DAMAGED;
 use crate::{StoreError, log::sync_folder};
 
 pub(crate) const LOCK: &str = "LOCK";
@@ -20,9 +21,9 @@ pub(crate) const FORMAT_REMEDY: &str = "if it was written by this version of Cou
      version that wrote it";
 /// Bytes read of a FORMAT: enough for two lines of a later version.
 const FORMAT_BYTES_READ: u64 = 128;
-/// What may lie in a folder that is not ours yet: a first start that was cut off, and the folder that
-/// a new file system has.
-const MAY_LIE_THERE: [&str; 3] = [LOCK, FORMAT_DRAFT, "lost+found"];
+/// What may lie in a folder that is not ours yet: a first start that was cut off, what stays behind when a damaged
+/// one is moved away, and the folder that a new file system has.
+const MAY_LIE_THERE: [&str; 4] = [LOCK, FORMAT_DRAFT, DAMAGED, "lost+found"];
 
 /// Makes the folder if it is not there, checks that it is ours, and holds it until the file is
 /// dropped.

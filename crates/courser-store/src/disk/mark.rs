@@ -19,7 +19,8 @@ pub(super) const DAMAGED: &str = "DAMAGED";
 /// More than one that was written whole ever has.
 const BYTES_READ: u64 = 1024;
 
-/// Notes damage of the log. Where it cannot be written, the damage is found again as it was this time.
+/// Notes damage of the log; the first stays. Where it cannot be written, the damage is found again as it was
+/// this time.
 pub(super) fn set(folder: &Path, error: &StoreError) {
     let StoreError::Damaged { path, offset, why } = error else {
         return;
@@ -28,30 +29,53 @@ pub(super) fn set(folder: &Path, error: &StoreError) {
         return;
     };
     let text = format!("{}\n{offset}\n{why}\n", file.display());
-    let written = File::create(folder.join(DAMAGED)).and_then(|mut mark| {
-        mark.write_all(text.as_bytes())?;
-        mark.sync_all()?;
-        File::open(folder)?.sync_all()
-    });
-    if let Err(error) = written {
-        tracing::warn!(%error, "{DAMAGED} was not written: the next start does not know of the damage");
+    match write(folder, &text) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            tracing::warn!(%error, "{DAMAGED} was not written: the next start does not know of the damage");
+        }
+        _ => {}
     }
 }
 
-/// Looks again at what was noted: damage that is still there refuses the start, and a note of what is well,
-/// for the folder came from a backup, goes.
+fn write(folder: &Path, text: &str) -> io::Result<()> {
+    let mut mark = File::create_new(folder.join(DAMAGED))?;
+    mark.write_all(text.as_bytes())?;
+    mark.sync_all()?;
+    File::open(folder)?.sync_all()
+}
+
+/// Looks again at what was noted: damage that is still there refuses the start, before anything is changed. A
+/// note of what is well, for the folder came from a backup, goes; one that cannot be read or removed stops nothing.
 pub(super) fn check(folder: &Path, log: &Log) -> Result<(), StoreError> {
     let path = folder.join(DAMAGED);
     let text = match read(&path) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(StoreError::io("read", &path, error)),
+        Err(error) => {
+            if error.kind() != io::ErrorKind::NotFound {
+                tracing::warn!(%error, "{DAMAGED} cannot be read: nobody looks again at what it names");
+            }
+            return Ok(());
+        }
     };
     if let Some((file, offset)) = parse(&text) {
-        log.check_place(file, offset)?;
+        log.check_place(file, offset).map_err(name_the_note)?;
     }
     tracing::info!(place = ?text.trim_end(), "what {DAMAGED} names is well: it is removed");
-    fs::remove_file(&path).map_err(|error| StoreError::io("remove", &path, error))
+    if let Err(error) = fs::remove_file(&path) {
+        tracing::warn!(%error, "{DAMAGED} cannot be removed");
+    }
+    Ok(())
+}
+
+fn name_the_note(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Damaged { path, offset, why } => StoreError::Damaged {
+            path,
+            offset,
+            why: format!("{why}, as {DAMAGED} says"),
+        },
+        other => other,
+    }
 }
 
 fn read(path: &Path) -> io::Result<String> {
@@ -62,6 +86,7 @@ fn read(path: &Path) -> io::Result<String> {
 
 /// A file of the log, and where in it.
 pub(crate) fn parse(text: &str) -> Option<(&str, u64)> {
-    let mut lines = text.split('\n');
-    Some((lines.next()?, lines.next()?.parse().ok()?))
+    let (file, rest) = text.split_once('\n')?;
+    let (offset, _) = rest.split_once('\n')?;
+    Some((file, offset.parse().ok()?))
 }

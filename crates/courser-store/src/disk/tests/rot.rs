@@ -18,7 +18,8 @@ use super::{super::mark::DAMAGED, OnDisk, copy_folder};
 use crate::{
     DiskOptions, DiskStore, FrameNo, Pager, Recover, Store, StoreError,
     conformance::fixture::{
-        attempt, change, definition, entry, full_message, message, note, reclaim_all, recover, time,
+        attempt, change, commit, definition, entry, full_message, group, message, note,
+        reclaim_all, recover, time,
     },
 };
 
@@ -298,6 +299,7 @@ fn check_nothing_is_lost(part: &str, step: usize) {
             flipped[at] ^= 1 << (at % 8);
             fs::write(rotten.path().join(name), flipped).unwrap();
             // A refused start may have changed something: the next one must not go through on it.
+            let refused_before = refused;
             for attempt in 1..=2 {
                 match read_all(rotten.path()) {
                     Ok(found) => {
@@ -311,9 +313,9 @@ fn check_nothing_is_lost(part: &str, step: usize) {
                     Err(_) => refused += 1,
                 }
             }
-            if rotten.path().join(DAMAGED).exists() {
-                check_mark(rotten.path(), name, &bytes, &expected);
-                marked += 1;
+            if part == "log" && refused > refused_before {
+                marked += u32::from(rotten.path().join(DAMAGED).exists());
+                check_refusal(rotten.path(), name, &bytes, &expected);
             }
         }
     }
@@ -323,9 +325,9 @@ fn check_nothing_is_lost(part: &str, step: usize) {
     );
 }
 
-/// Damage that was met once refuses each start that comes, until the file is what it was.
+/// Damage of the log that was met once, wherever it was, refuses each start that comes, until the file is what it was.
 #[track_caller]
-fn check_mark(folder: &Path, name: &Path, good: &[u8], expected: &Everything) {
+fn check_refusal(folder: &Path, name: &Path, good: &[u8], expected: &Everything) {
     let start = || DiskStore::open(folder, TINY)?.recover(&mut Everything::default());
     let error = start().unwrap_err();
     assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
@@ -340,12 +342,59 @@ fn check_mark(folder: &Path, name: &Path, good: &[u8], expected: &Everything) {
 fn a_mark_that_names_nothing_goes() {
     let folder = tempfile::tempdir().unwrap();
     closed_folder(folder.path());
-    let last = format!("{:020}.seg\n{}\n\n", 1, u64::MAX);
-    for text in ["", "log", "nothing.seg\n100\nwhy\n", "\u{fffd}\n-1", &last] {
-        fs::write(folder.path().join(DAMAGED), text).unwrap();
+    let segments = files(&folder.path().join("log"));
+    let mut texts = ["", "log", "nothing.seg\n100\nwhy\n", "\u{fffd}\n-1\n"]
+        .map(String::from)
+        .to_vec();
+    for segment in segments
+        .iter()
+        .filter(|path| path.extension().is_some_and(|e| e == "seg"))
+    {
+        let name = segment.file_name().unwrap().display();
+        // A frame, a message, behind the end, and a number that was cut.
+        texts.extend(
+            ["64\n", "400\n", "18446744073709551615\n", "1"].map(|at| format!("{name}\n{at}")),
+        );
+    }
+    assert!(texts.len() > 12);
+    for text in texts {
+        fs::write(folder.path().join(DAMAGED), &text).unwrap();
         read_all(folder.path()).unwrap();
         assert!(!folder.path().join(DAMAGED).exists(), "{text:?}");
     }
+    fs::create_dir(folder.path().join(DAMAGED)).unwrap();
+    read_all(folder.path()).unwrap();
+}
+
+/// A broker that was killed leaves no seal, and a last frame that rots looks torn. One that was noted is not cut.
+#[test]
+fn a_noted_frame_is_not_cut_as_torn() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = DiskStore::open(folder.path(), TINY).unwrap();
+    recover(&store);
+    for positions in [1..6, 6..11] {
+        commit(&store, &group(positions));
+    }
+    let killed = tempfile::tempdir().unwrap();
+    copy_folder(folder.path(), killed.path());
+    drop(store);
+    let segments = files(&killed.path().join("log"));
+    let is_segment = |path: &&PathBuf| path.extension().is_some_and(|ending| ending == "seg");
+    let path = segments.iter().rfind(is_segment).unwrap();
+    let mut rotten = fs::read(path).unwrap();
+    let used = rotten.iter().rposition(|byte| *byte != 0).unwrap();
+    rotten[used - 100] ^= 1;
+    fs::write(path, &rotten).unwrap();
+    let mark = killed.path().join(DAMAGED);
+    let name = path.file_name().unwrap().display();
+    fs::write(&mark, format!("{name}\n{}\nwhy\n", used - 200)).unwrap();
+    let start = || DiskStore::open(killed.path(), TINY)?.recover(&mut Everything::default());
+    let error = start().unwrap_err().to_string();
+    assert!(error.contains(DAMAGED), "{error}");
+    assert_eq!(fs::read(path).unwrap(), rotten, "it is left as it is");
+    // Without the note it is a torn end.
+    fs::remove_file(&mark).unwrap();
+    assert!(start().unwrap().torn_bytes > 0);
 }
 
 #[test]
