@@ -53,11 +53,14 @@ pub(crate) fn take(folder: &Path) -> Result<File, StoreError> {
 
 /// Reads as much of a FORMAT as is needed to know whether it is ours.
 pub(crate) fn read_format_bytes(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?
-        .take(FORMAT_BYTES_READ)
-        .read_to_end(&mut bytes)?;
-    Ok(bytes)
+    read_start(path, FORMAT_BYTES_READ)
+}
+
+/// Reads a small file, and of one that is not small only so many bytes.
+pub(super) fn read_start(path: &Path, bytes: u64) -> io::Result<Vec<u8>> {
+    let mut start = Vec::new();
+    File::open(path)?.take(bytes).read_to_end(&mut start)?;
+    Ok(start)
 }
 
 fn read_format(path: &Path) -> io::Result<String> {

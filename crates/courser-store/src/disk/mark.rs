@@ -9,11 +9,15 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Read as _, Write as _},
+    io::{self, Write as _},
     path::Path,
 };
 
-use crate::{StoreError, log::Log};
+use super::folder::read_start;
+use crate::{
+    StoreError,
+    log::{Log, sync_folder},
+};
 
 pub(super) const DAMAGED: &str = "DAMAGED";
 /// More than one that was written whole ever has.
@@ -29,27 +33,28 @@ pub(super) fn set(folder: &Path, error: &StoreError) {
         return;
     };
     let text = format!("{}\n{offset}\n{why}\n", file.display());
-    match write(folder, &text) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            tracing::warn!(%error, "{DAMAGED} was not written: the next start does not know of the damage");
-        }
-        _ => {}
+    let path = folder.join(DAMAGED);
+    if path.exists() {
+        return;
     }
-}
-
-fn write(folder: &Path, text: &str) -> io::Result<()> {
-    let mut mark = File::create_new(folder.join(DAMAGED))?;
-    mark.write_all(text.as_bytes())?;
-    mark.sync_all()?;
-    File::open(folder)?.sync_all()
+    let written = File::create_new(&path)
+        .and_then(|mut mark| {
+            mark.write_all(text.as_bytes())?;
+            mark.sync_all()
+        })
+        .map_err(|error| StoreError::io("write", &path, error))
+        .and_then(|()| sync_folder(folder));
+    if let Err(error) = written {
+        tracing::warn!(%error, "the next start does not know of the damage");
+    }
 }
 
 /// Looks again at what was noted: damage that is still there refuses the start, before anything is changed. A
 /// note of what is well, for the folder came from a backup, goes; one that cannot be read or removed stops nothing.
 pub(super) fn check(folder: &Path, log: &Log) -> Result<(), StoreError> {
     let path = folder.join(DAMAGED);
-    let text = match read(&path) {
-        Ok(text) => text,
+    let text = match read_start(&path, BYTES_READ) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(error) => {
             if error.kind() != io::ErrorKind::NotFound {
                 tracing::warn!(%error, "{DAMAGED} cannot be read: nobody looks again at what it names");
@@ -76,12 +81,6 @@ fn name_the_note(error: StoreError) -> StoreError {
         },
         other => other,
     }
-}
-
-fn read(path: &Path) -> io::Result<String> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(BYTES_READ).read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// A file of the log, and where in it.

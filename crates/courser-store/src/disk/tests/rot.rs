@@ -272,6 +272,13 @@ pub(super) fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// The segments of the log in a folder, from the first on.
+fn segments(folder: &Path) -> Vec<PathBuf> {
+    let mut found = files(&folder.join("log"));
+    found.retain(|path| path.extension().is_some_and(|ending| ending == "seg"));
+    found
+}
+
 /// Flips every so many bytes of the files in `part` in turn.
 #[track_caller]
 fn check_nothing_is_lost(part: &str, step: usize) {
@@ -342,14 +349,10 @@ fn check_refusal(folder: &Path, name: &Path, good: &[u8], expected: &Everything)
 fn a_mark_that_names_nothing_goes() {
     let folder = tempfile::tempdir().unwrap();
     closed_folder(folder.path());
-    let segments = files(&folder.path().join("log"));
     let mut texts = ["", "log", "nothing.seg\n100\nwhy\n", "\u{fffd}\n-1\n"]
         .map(String::from)
         .to_vec();
-    for segment in segments
-        .iter()
-        .filter(|path| path.extension().is_some_and(|e| e == "seg"))
-    {
+    for segment in segments(folder.path()) {
         let name = segment.file_name().unwrap().display();
         // A frame, a message, behind the end, and a number that was cut.
         texts.extend(
@@ -378,9 +381,7 @@ fn a_noted_frame_is_not_cut_as_torn() {
     let killed = tempfile::tempdir().unwrap();
     copy_folder(folder.path(), killed.path());
     drop(store);
-    let segments = files(&killed.path().join("log"));
-    let is_segment = |path: &&PathBuf| path.extension().is_some_and(|ending| ending == "seg");
-    let path = segments.iter().rfind(is_segment).unwrap();
+    let path = &segments(killed.path()).pop().unwrap();
     let mut rotten = fs::read(path).unwrap();
     let used = rotten.iter().rposition(|byte| *byte != 0).unwrap();
     rotten[used - 100] ^= 1;
