@@ -6,7 +6,6 @@ mod offline;
 mod refusals;
 mod rot;
 mod suite;
-mod sync;
 
 use std::{
     fs,

@@ -1,21 +1,24 @@
 //! Whether syncs reach the disk, as the kernel sees it.
+//!
+//! A binary of its own: until a child has begun its program it shares the open files of its parent, and with them the
+//! locks of every store that is open there. A store that a test beside this one opens again would be found in use.
 
 use std::process::Command;
 
-use super::{OnDisk, SMALL};
-use crate::{
-    DiskStore, Store,
-    conformance::{
-        Harness,
-        fixture::{checkpoint, commit, group, recover},
-    },
+use courser_store::{
+    DiskOptions, DiskStore, Store,
+    conformance::fixture::{checkpoint, commit, group, recover},
+};
+
+const SMALL: DiskOptions = DiskOptions {
+    segment_bytes: 128 * 1024,
 };
 
 /// What the other test watches.
 #[test]
 fn a_commit_and_a_checkpoint() {
-    let mut harness = OnDisk::new();
-    let store = harness.open();
+    let folder = tempfile::tempdir().unwrap();
+    let store = DiskStore::open(folder.path(), SMALL).unwrap();
     recover(&store);
     let upto = commit(&store, &group(1..101));
     store.checkpoint(&checkpoint(101, 1..101), upto).unwrap();
@@ -36,11 +39,7 @@ fn watch(test: &str) -> Option<String> {
     let watched = Command::new("strace")
         .args(["-f", "-y", "-e", "trace=fsync,fdatasync,sync_file_range"])
         .arg(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            &format!("disk::tests::sync::{test}"),
-            "--test-threads=1",
-        ])
+        .args(["--exact", test, "--test-threads=1"])
         .output();
     match watched {
         Ok(output) if output.status.success() => {
