@@ -36,10 +36,11 @@ pub(crate) enum Publish {
 }
 
 impl Shape {
-    /// Messages that a producer sends before it looks for confirms.
+    /// Messages that a producer sends before it looks for confirms: equal parts of what may be in flight, so that
+    /// all of it is.
     pub(crate) fn batch(&self) -> u64 {
-        let fitting = BYTES_AT_ONCE / self.size;
-        64.min(self.in_flight).min(fitting.max(1) as u64)
+        let fitting = (BYTES_AT_ONCE / self.size).max(1) as u64;
+        self.in_flight / self.in_flight.div_ceil(fitting.min(64))
     }
 
     /// Messages that a consumer may hold, or asks for, at once: `most`, or fewer when they are large.
@@ -59,5 +60,32 @@ impl Shape {
     /// What is set up for small messages differs from what is set up for large ones.
     pub(crate) fn is_large(&self) -> bool {
         self.size >= 1024 * 1024
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_equal_parts_of_what_may_be_in_flight() {
+        let batch = |size, in_flight| {
+            let shape = Shape {
+                name: "bench",
+                size,
+                producers: 1,
+                consumers: 1,
+                queues: 1,
+                in_flight,
+                publish: Publish::Nothing,
+            };
+            shape.batch()
+        };
+        // Eight requests, 496 messages, where seven of 64 are 448.
+        assert_eq!(batch(1_024, 500), 62);
+        assert_eq!(batch(1_024, 1), 1);
+        assert_eq!(batch(64 * 1024, 64), 64);
+        assert_eq!(batch(4 * 1024 * 1024, 4), 2);
+        assert_eq!(batch(16 * 1024 * 1024, 4), 1);
     }
 }

@@ -86,8 +86,8 @@ pub(super) struct Bench {
     /// Messages without a confirm, for each producer.
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     in_flight: u64,
-    /// Messages of one request; fewer when --in-flight is smaller, or when they would have more than
-    /// 16 MiB.
+    /// Messages of one request, at most: --in-flight is shared out to requests of one size, and none has more
+    /// than 16 MiB.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1_000))]
     batch: u64,
     /// Unsettled deliveries of each consumer.
@@ -176,10 +176,10 @@ impl Bench {
         }
     }
 
-    /// How many messages go into one request.
+    /// How many messages go into one request: equal parts of what may be in flight, so that all of it is.
     fn batch(&self) -> u64 {
         let fit = (BATCH_BYTES_MAX / self.size).max(1) as u64;
-        self.batch.min(self.in_flight).min(fit)
+        self.in_flight / self.in_flight.div_ceil(self.batch.min(fit))
     }
 
     /// How many messages are to be published by the `index`th producer.
