@@ -128,7 +128,9 @@ pub(crate) fn with_failure(status: Status, failure: &Failure) -> Status {
 }
 
 fn store_failed(how: &str) -> String {
-    format!("the store failed: {how}; nothing is written until the broker is restarted")
+    format!(
+        "the store failed: {how}; nothing is written until that is mended and the broker is restarted"
+    )
 }
 
 pub(crate) fn shutting_down() -> Status {

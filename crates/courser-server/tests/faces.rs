@@ -361,7 +361,7 @@ async fn every_refusal_for_a_failed_store_says_how_it_failed() {
     store.fail_writes(true);
 
     let how = "the store failed: cannot write memory: the store was told to fail; nothing is written \
-               until the broker is restarted";
+               until that is mended and the broker is restarted";
     let (numbers, requests) = mpsc::channel(1);
     let one = v1::PublishStreamRequest {
         number: 1,

@@ -52,12 +52,16 @@ pub struct DiskOptions {
     /// Bytes of a segment of the log: the unit in which disk is given back, and what a rewrite reads
     /// at once. At least 4 KiB.
     pub segment_bytes: u64,
+    /// Bytes of segments with older messages that a start looks through for damage, the oldest first. What it
+    /// does not look through is looked at when it is read.
+    pub check_bytes: u64,
 }
 
 impl Default for DiskOptions {
     fn default() -> Self {
         Self {
             segment_bytes: 64 * 1024 * 1024,
+            check_bytes: 256 * 1024 * 1024,
         }
     }
 }
@@ -65,6 +69,7 @@ impl Default for DiskOptions {
 /// Keeps everything in a folder, which it holds alone.
 pub struct DiskStore {
     folder: PathBuf,
+    options: DiskOptions,
     log: Log,
     index: Index,
     /// What the keeper remembers. Its lock makes checkpoints and reclaims take turns.
@@ -110,6 +115,7 @@ impl DiskStore {
             Index::open(&folder.join("index"), unused).map_err(|error| advise(error, &log))?;
         Ok(Self {
             folder: folder.to_owned(),
+            options,
             log,
             index,
             keeping: Mutex::new(Keeping::default()),
@@ -157,6 +163,8 @@ impl DiskStore {
         let holders = self.index.holders()?;
         self.check_holders(holders.as_deref().unwrap_or_default())?;
         self.read_index(into)?;
+        self.log
+            .check_settled(meta.upto, self.options.check_bytes)?;
         let recovered = self.replay(into, meta)?;
         meta.epoch = recovered.epoch;
         self.index.check_sync(meta)?;

@@ -7,6 +7,7 @@
 //!   reclaim: spares (ahead of the writer), dead segments, rewriting     spares.rs, rewrite.rs
 //!   load:    position --> segment --> anchor --> frame --> body         load.rs
 //!   recover: frames after the checkpoint; a torn tail is cut            replay.rs
+//!            and a look at what is older                                check.rs
 //! ```
 //!
 //! One thread writes at a time (the lock of [`Writer`]). Readers take the list of segments for a
@@ -15,6 +16,7 @@
 
 mod active;
 mod append;
+mod check;
 pub(crate) mod frame;
 mod load;
 mod replay;

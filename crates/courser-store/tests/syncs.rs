@@ -12,6 +12,7 @@ use courser_store::{
 
 const SMALL: DiskOptions = DiskOptions {
     segment_bytes: 128 * 1024,
+    check_bytes: 0,
 };
 
 /// What the other test watches.

@@ -17,7 +17,7 @@ pub use self::layer::{Layer, Origin};
 
 /// Every setting, by its name in the file. In the environment it is `COURSER_` and upper case, on
 /// the command line `--` and with dashes.
-pub const SETTINGS: [&str; 9] = [
+pub const SETTINGS: [&str; 10] = [
     "data_dir",
     "listen",
     "http",
@@ -27,14 +27,16 @@ pub const SETTINGS: [&str; 9] = [
     "worker_threads",
     "recent_bytes",
     "min_free",
+    "check_at_start",
 ];
 
 /// Those that a file may give as a number; all others are text.
-const NUMBERS: [&str; 4] = [
+const NUMBERS: [&str; 5] = [
     "max_message_bytes",
     "worker_threads",
     "recent_bytes",
     "min_free",
+    "check_at_start",
 ];
 
 /// Bytes of the latest messages that may be kept in memory at least: less, and every consumer reads
@@ -64,6 +66,8 @@ pub struct Config {
     pub recent_bytes: usize,
     /// Bytes of the disk that are to stay free; `None` is by the size of the disk.
     pub min_free: Option<u64>,
+    /// Bytes of older messages that a start looks through for damage.
+    pub check_at_start: u64,
 }
 
 /// How the log is written.
@@ -89,6 +93,7 @@ impl Default for Config {
             worker_threads: 0,
             recent_bytes: courser_engine::Options::default().recent_bytes,
             min_free: None,
+            check_at_start: courser_store::DiskOptions::default().check_bytes,
         }
     }
 }
@@ -137,6 +142,9 @@ impl Config {
                 self.recent_bytes = value::bytes(value, RECENT_BYTES_MIN, usize::MAX)?;
             }
             "min_free" => self.min_free = value::bytes_or_auto(value)?,
+            "check_at_start" => {
+                self.check_at_start = value::bytes(value, 0, usize::MAX)? as u64;
+            }
             _ => return Err("there is no such setting".to_owned()),
         }
         Ok(())

@@ -169,27 +169,33 @@ async fn bind(what: &'static str, address: SocketAddr) -> Result<(TcpListener, S
 /// Opens the data folder and replays its log, which may take a while and blocks.
 async fn recover(config: &Config) -> Result<BrokerHandle, Error> {
     let data_dir = config.data_dir.clone();
+    let store_options = courser_store::DiskOptions {
+        check_bytes: config.check_at_start,
+        ..Default::default()
+    };
     let options = courser_engine::Options {
         recent_bytes: config.recent_bytes,
         min_free: config.min_free,
         ..Default::default()
     };
     let started = tokio::task::spawn_blocking(move || {
-        courser_engine::start(open_store(&data_dir)?, &options)
+        courser_engine::start(open_store(&data_dir, store_options)?, &options)
     });
     Ok(started
         .await
         .map_err(|error| Error::Serve(error.to_string()))??)
 }
 
-fn open_store(data_dir: &Path) -> Result<Arc<dyn Store>, StoreError> {
+fn open_store(
+    data_dir: &Path,
+    options: courser_store::DiskOptions,
+) -> Result<Arc<dyn Store>, StoreError> {
     if data_dir.exists() && !data_dir.is_dir() {
         return Err(StoreError::Foreign {
             path: data_dir.display().to_string(),
             why: "it is a file, and a folder is needed".to_owned(),
         });
     }
-    let options = courser_store::DiskOptions::default();
     Ok(Arc::new(courser_store::DiskStore::open(data_dir, options)?))
 }
 

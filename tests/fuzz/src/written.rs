@@ -235,6 +235,7 @@ impl Written {
         }
         let options = DiskOptions {
             segment_bytes: 4 * 1024,
+            ..DiskOptions::default()
         };
         let disk = DiskStore::open(made.path(), options).expect("it is ours");
         disk.recover(&mut Nothing).expect("it is sound");

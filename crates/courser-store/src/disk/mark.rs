@@ -1,4 +1,4 @@
-//! `DAMAGED`: where a running broker met damage. A start does not go through old segments, so without
+//! `DAMAGED`: where a running broker met damage. A start does not go through all older segments, so without
 //! it a broker would start, and stop again at the same message.
 //!
 //! ```text

@@ -22,6 +22,7 @@ use crate::{FrameNo, Store, StoreError, conformance::Harness};
 const SEGMENT_BYTES: u64 = 128 * 1024;
 const SMALL: DiskOptions = DiskOptions {
     segment_bytes: SEGMENT_BYTES,
+    check_bytes: 0,
 };
 
 /// Opens stores in folders that go with it.

@@ -11,7 +11,6 @@ use bytes::Bytes;
 use courser_core::{message::Message, record::Record};
 
 use super::{
-    Log,
     frame::{self, Body, Head},
     segment::{self, Segment},
     window::Window,
@@ -250,21 +249,45 @@ impl Scan {
         frame: &Placed,
         body: &Body,
     ) -> Result<Result<Message, &'static str>, StoreError> {
-        let segment = &self.segment;
-        let start = frame.offset + body.offset as u64;
-        let bytes = self
-            .window
-            .get(segment, start, body.length)
-            .map_err(|error| segment.io("read", error))?;
-        let Some(bytes) = bytes.filter(|bytes| crc32c::crc32c(bytes) == body.checksum) else {
-            return Ok(Err("the checksum of the message is wrong"));
+        let bytes = match self.body(frame, body)? {
+            Ok(bytes) => bytes,
+            Err(why) => return Ok(Err(why)),
         };
         let payload = |range| Bytes::copy_from_slice(&bytes[range]);
         Ok(codec::message::take(bytes, body.position, payload).map_err(|error| error.0))
     }
 
+    /// The bytes of a message of the frame that came last, if they are what was written.
+    fn body(
+        &mut self,
+        frame: &Placed,
+        body: &Body,
+    ) -> Result<Result<&[u8], &'static str>, StoreError> {
+        let segment = &self.segment;
+        let start = frame.offset + body.offset as u64;
+        let bytes = self
+            .window
+            .get(segment, start, body.length)
+            .map_err(|error| segment.io("read", error))?
+            .filter(|bytes| crc32c::crc32c(bytes) == body.checksum);
+        Ok(bytes.ok_or("the checksum of the message is wrong"))
+    }
+
+    /// All messages of the frame that came last.
+    pub(super) fn check_messages(&mut self, frame: &Placed) -> Result<(), StoreError> {
+        let bodies = std::mem::take(&mut self.bodies);
+        for body in &bodies {
+            if let Err(why) = self.body(frame, body)?.map(drop) {
+                let at = frame.offset + body.offset as u64;
+                return Err(self.segment.damaged(at, why));
+            }
+        }
+        self.bodies = bodies;
+        Ok(())
+    }
+
     /// The message at an offset, if one of the frame that came last is there.
-    fn check_message(&mut self, frame: &Placed, offset: u64) -> Result<(), StoreError> {
+    pub(super) fn check_message(&mut self, frame: &Placed, offset: u64) -> Result<(), StoreError> {
         let holds = |body: &&Body| {
             let start = frame.offset + body.offset as u64;
             (start..start + body.length as u64).contains(&offset)
@@ -275,42 +298,6 @@ impl Scan {
         self.message(frame, &body)?
             .map(drop)
             .map_err(|why| self.segment.damaged(offset, why))
-    }
-}
-
-impl Log {
-    /// Looks again at a place of a file at which there was damage: at the way there from frame to frame, and
-    /// at the message that lies there. A place at which the log has nothing any more is well.
-    pub(crate) fn check_place(&self, file: &str, offset: u64) -> Result<(), StoreError> {
-        let segments = self.segments();
-        let is_named = |segment: &Segment| {
-            let name = segment.path.file_name();
-            name.is_some_and(|name| name == file)
-        };
-        let Some(at) = segments.iter().position(|segment| is_named(segment)) else {
-            return Ok(());
-        };
-        let segment = &segments[at];
-        let is_last = at + 1 == segments.len();
-        // A copy in the page cache may be better than what is on the disk.
-        let _ = rustix::fs::fadvise(&segment.file, 0, None, rustix::fs::Advice::DontNeed);
-        let mut scan = Scan::new(segment);
-        while let Some(found) = scan.next()?.filter(|found| found.offset() <= offset) {
-            match found {
-                Found::Frame(placed) if placed.end() > offset => {
-                    return scan.check_message(&placed, offset);
-                }
-                Found::Frame(_) => {}
-                Found::Seal(_) => break,
-                // The last one ends anywhere, as in a backup from before.
-                Found::End { traces, .. } if is_last && traces <= offset => break,
-                Found::Gap { from, why }
-                | Found::End {
-                    offset: from, why, ..
-                } => return Err(segment.damaged(from, why)),
-            }
-        }
-        Ok(())
     }
 }
 

@@ -51,6 +51,10 @@ pub(super) struct Serve {
     /// larger of 1GiB and 5 % of the disk].
     #[arg(long, value_name = "BYTES")]
     min_free: Option<String>,
+    /// Bytes of older messages that a start looks through for damage, the oldest first; 0 for none
+    /// [default: 256MiB].
+    #[arg(long, value_name = "BYTES")]
+    check_at_start: Option<String>,
 }
 
 impl Serve {
@@ -83,6 +87,7 @@ impl Serve {
             ("worker_threads", self.worker_threads),
             ("recent_bytes", self.recent_bytes),
             ("min_free", self.min_free),
+            ("check_at_start", self.check_at_start),
         ]));
         Ok(Config::resolve(layers)?)
     }

@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{Broker, broker, courser, courser_in};
+use crate::support::{Broker, broker, courser, courser_in, serve};
 
 /// The folder of a broker that was ended in order, with messages in two queues and a dead letter.
 fn closed() -> TempDir {
@@ -127,6 +127,41 @@ fn damage_is_told_with_its_file_and_what_to_do() {
     let ended = courser(&["salvage", "--data-dir", data_dir, "--to", "-"]);
     assert!(ended.stderr.contains("cannot be read"), "{ended:?}");
     assert_eq!(ended.json_lines().len(), 24, "all but number 7");
+}
+
+/// Two files of the log and no more than a little since the last checkpoint: a start replays only the second.
+#[test]
+fn a_start_looks_for_damage_in_older_files_unless_it_is_told_not_to() {
+    let (broker, folder) = broker();
+    let bench =
+        "bench --publish-only --size 1048576 --count 80 --in-flight 8 --durability buffered";
+    let bench: Vec<&str> = bench.split(' ').collect();
+    broker.courser(&bench).done();
+    broker.signal("-TERM");
+    assert_eq!(broker.ended().0, 0);
+    let path = segment(folder.path());
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[20_000_000] ^= 1;
+    fs::write(&path, bytes).unwrap();
+
+    let ended = serve(folder.path()).output().unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    for expected in [
+        flag(&path),
+        "the checksum of the message",
+        "courser salvage",
+    ] {
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+
+    let mut command = serve(folder.path());
+    command.args(["--check-at-start", "0"]);
+    let broker = Broker::of(command);
+    assert_eq!(broker.stat("bench", "ready"), 80);
+    broker.courser(&["queue", "purge", "bench"]).done();
+    broker.signal("-TERM");
+    assert_eq!(broker.ended().0, 0);
 }
 
 #[test]

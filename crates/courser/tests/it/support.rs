@@ -101,7 +101,12 @@ pub(crate) struct Broker {
 impl Broker {
     /// Starts on free ports and returns when it listens.
     pub(crate) fn start(data_dir: &Path) -> Self {
-        let mut process = serve(data_dir).spawn().unwrap();
+        Self::of(serve(data_dir))
+    }
+
+    /// The same, of a command that was made ready.
+    pub(crate) fn of(mut command: Command) -> Self {
+        let mut process = command.spawn().unwrap();
         let mut log = BufReader::new(process.stderr.take().unwrap());
         let mut before = String::new();
         let listening = loop {

@@ -23,9 +23,10 @@ use crate::{
     },
 };
 
-/// So small that a few messages fill a segment.
+/// So small that a few messages fill a segment, and older ones are looked at when they are read.
 const TINY: DiskOptions = DiskOptions {
     segment_bytes: 4 * 1024,
+    check_bytes: 0,
 };
 
 /// Everything a store keeps, as its records add up.
@@ -103,7 +104,10 @@ impl Recover for Everything {
 
 /// Opens a folder and reads all there is.
 pub(super) fn read_all(folder: &Path) -> Result<Everything, StoreError> {
-    let store = DiskStore::open(folder, TINY)?;
+    read_from(&DiskStore::open(folder, TINY)?)
+}
+
+fn read_from(store: &DiskStore) -> Result<Everything, StoreError> {
     let mut all = Everything::default();
     let recovered = store.recover(&mut all)?;
     all.next = (recovered.next_position, recovered.next_queue);
@@ -406,4 +410,90 @@ fn no_byte_of_the_index_rots_unseen() {
 #[test]
 fn no_byte_of_the_log_rots_unseen() {
     check_nothing_is_lost("log", 151);
+}
+
+/// A folder that a start looks through as a whole.
+#[test]
+fn what_a_start_looks_through_rots_unseen_nowhere() {
+    let good = tempfile::tempdir().unwrap();
+    closed_folder(good.path());
+    let checks = DiskOptions {
+        check_bytes: 1024 * 1024,
+        ..TINY
+    };
+    let copy = tempfile::tempdir().unwrap();
+    copy_folder(good.path(), copy.path());
+    let expected = read_all(copy.path()).unwrap();
+    let (mut refused, mut right) = (0, 0);
+    for file in segments(good.path()) {
+        let bytes = fs::read(&file).unwrap();
+        for at in (0..bytes.len()).step_by(151) {
+            let rotten = tempfile::tempdir().unwrap();
+            copy_folder(good.path(), rotten.path());
+            let name = file.strip_prefix(good.path()).unwrap();
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1 << (at % 8);
+            fs::write(rotten.path().join(name), flipped).unwrap();
+            let store = DiskStore::open(rotten.path(), checks);
+            let started = store.and_then(|store| {
+                store.recover(&mut Everything::default())?;
+                Ok(store)
+            });
+            match started {
+                Err(error) => {
+                    assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+                    assert!(!rotten.path().join(DAMAGED).exists(), "no read has met it");
+                    refused += 1;
+                }
+                Ok(store) => {
+                    drop(store);
+                    let found = read_all(rotten.path()).unwrap();
+                    assert_eq!(found.messages, expected.messages, "byte {at}");
+                    right += 1;
+                }
+            }
+        }
+    }
+    assert!(
+        refused > 100 && right > 10,
+        "{refused} refused, {right} right"
+    );
+}
+
+/// What is beyond the bound is left to whoever reads it.
+#[test]
+fn a_start_looks_through_so_many_bytes_and_no_more() {
+    let good = tempfile::tempdir().unwrap();
+    closed_folder(good.path());
+    let segments = segments(good.path());
+    let length = |segment: &PathBuf| fs::metadata(segment).unwrap().len();
+    let first_two = length(&segments[0]) + length(&segments[1]);
+    for (at, check_bytes, is_found) in [
+        (0, first_two, true),
+        (1, first_two, true),
+        (1, first_two - 1, false),
+        (2, first_two, false),
+    ] {
+        let rotten = tempfile::tempdir().unwrap();
+        copy_folder(good.path(), rotten.path());
+        let path = rotten
+            .path()
+            .join(segments[at].strip_prefix(good.path()).unwrap());
+        let mut bytes = fs::read(&path).unwrap();
+        // In the last message, well before the seal.
+        let used = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+        bytes[used - 200] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        let options = DiskOptions {
+            check_bytes,
+            ..TINY
+        };
+        let store = DiskStore::open(rotten.path(), options).unwrap();
+        let started = store.recover(&mut Everything::default());
+        assert_eq!(
+            started.is_err(),
+            is_found,
+            "segment {at}, {check_bytes} bytes"
+        );
+    }
 }
