@@ -45,6 +45,8 @@ pub(crate) struct Place {
     pub(crate) control: Control,
     /// Where the interposer writes down what happens.
     pub(crate) recording: Option<PathBuf>,
+    /// Whether a start looks through what is older than its last checkpoint.
+    pub(crate) is_looked_through: bool,
 }
 
 impl Place {
@@ -58,6 +60,7 @@ impl Place {
             folder,
             control,
             recording: None,
+            is_looked_through: true,
         }
     }
 
@@ -141,6 +144,9 @@ impl Broker {
             .stdin(Stdio::null())
             .stdout(output.try_clone().unwrap())
             .stderr(output);
+        if !place.is_looked_through {
+            command.env("COURSER_CHECK_AT_START", "0");
+        }
         if let Some(recording) = &place.recording {
             command.env("FAULT_RECORD", recording);
         }

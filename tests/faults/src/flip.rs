@@ -3,7 +3,9 @@
 //! The folder is one that a load left, closed in order or killed. After the flip `courser verify` looks
 //! at it, then a broker starts on it. Either the start is refused with a sentence that names a file and
 //! what to do, and `verify` had found the damage; or everything is there, as the judge says. What comes
-//! out by `courser salvage` is compared with what came out before the flip.
+//! out by `courser salvage` is compared with what came out before the flip. Every other start does not look through
+//! what is older (`check_at_start`), and may find damage as late as it is read; one that does finds all that
+//! `verify` finds in the log.
 //!
 //! One thing nobody can tell apart: behind a kill, the last frame that rots and one that was never
 //! written whole. It is cut as torn, and counted here; no more may be missing than was in it.
@@ -35,6 +37,8 @@ const NOT_SEEN: &str = "no data hit";
 /// What a program of ours found in a folder.
 struct Looked {
     damaged: bool,
+    /// In a file of the log.
+    log_damaged: bool,
     torn: bool,
     records: u64,
     text: String,
@@ -88,8 +92,9 @@ pub(crate) async fn run(
         return outcome.close(round);
     }
     let first = outcome.wrong.len();
-    for _ in 0..FLIPS_OF_A_FOLDER {
-        let round = Round::new(programs, &whole);
+    for number in 0..FLIPS_OF_A_FOLDER {
+        let mut round = Round::new(programs, &whole);
+        round.place.is_looked_through = number.is_multiple_of(2);
         let place = flip(&round, &mut random);
         outcome.cases += 1;
         let case = Case {
@@ -177,6 +182,9 @@ impl Case<'_> {
                 return "refused";
             }
         };
+        if round.place.is_looked_through && looked.log_damaged {
+            wrong.push(format!("it starts, and verify says {}", looked.text));
+        }
         let mut judged = Vec::new();
         let mut found = drain::all(&broker, self.known, &mut judged).await;
         match changes::wrong(&broker, self.known, AFTER_ALL).await {
@@ -301,6 +309,9 @@ fn verify(round: &Round) -> Looked {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     Looked {
         damaged: output.status.code() == Some(1),
+        log_damaged: text
+            .split_once(r#""torn":"#)
+            .is_some_and(|(damages, _)| damages.contains(r#".seg""#)),
         torn: !text.contains(r#""torn":null"#),
         records: figure(&text, "records"),
         text,
