@@ -19,6 +19,7 @@ use crate::{
     changes::{Shape, Steps},
     control::Control,
     letter::Letter,
+    load::CONSUMERS,
     message::{self, Given},
 };
 
@@ -164,8 +165,9 @@ impl Settled {
         self.may_live_or_be_dead(NOW) == (false, true)
     }
 
-    /// What the attempt of a delivery must be at least and at most, behind event `cut`. `ends` is how often consumers
-    /// have ended, each of which may be a failure that nobody saw.
+    /// What the attempt of a delivery must be at least and at most, behind event `cut`. `ends` is how many consumers of
+    /// its queue have ended, each of which may be a failure that nobody saw: they end one after the other, and what one
+    /// held goes to the next.
     pub(crate) fn attempts(&self, cut: Stamp, ends: u32) -> (u32, u32) {
         let nacked = self.nacked.iter().filter(|at| **at <= cut).count();
         let least = 1 + u32::try_from(nacked).expect("few");
@@ -541,7 +543,7 @@ impl Known {
                 format!("place {place}: {letter:?} was dead-lettered and came from its queue");
             self.violations.push(what);
         }
-        let (least, most) = settled.attempts(NOW, self.consumed - 1);
+        let (least, most) = settled.attempts(NOW, (self.consumed - 1) * CONSUMERS[place]);
         if !self.leases_run_out && !(least..=most).contains(&delivery.attempt) {
             let what = format!(
                 "place {place}: {letter:?} came with attempt {}, which is {least} to {most}",

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::{
     history::{Fate, Known, PLACES, Place, QUEUES, Request, Settled, Stamp},
     letter::Letter,
+    load::CONSUMERS,
 };
 
 /// What was found in one place, in the order in which it came.
@@ -70,7 +71,7 @@ impl Law {
         let (least, most) = if entry.dead {
             (1, 1)
         } else {
-            fate.at[place].attempts(self.cut, known.consumed)
+            fate.at[place].attempts(self.cut, known.consumed * CONSUMERS[place])
         };
         let is_less = entry.attempt < least;
         let is_more = entry.attempt > most && !known.leases_run_out;

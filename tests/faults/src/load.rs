@@ -32,7 +32,7 @@ use crate::{
 /// Requests of a producer that wait for their confirms.
 const IN_FLIGHT: usize = 8;
 /// Consumers of each queue; first deliveries of the second are judged for their order.
-const CONSUMERS: [usize; 2] = [2, 1];
+pub(crate) const CONSUMERS: [u32; 2] = [2, 1];
 /// A load that takes longer than this is stuck.
 const LOAD_MAX: Duration = Duration::from_secs(120);
 /// For how long a lease is extended that lasts longer than any round.
@@ -290,7 +290,7 @@ impl Consumers {
         let mut consumers = JoinSet::new();
         for (place, count) in CONSUMERS.into_iter().enumerate() {
             for number in 0..count {
-                let random = random.fork(100 + number as u64);
+                let random = random.fork(100 + u64::from(number));
                 let client = broker.client().await?;
                 consumers.spawn(consume(client, history.clone(), load, place, random));
             }

@@ -104,10 +104,7 @@ impl Recover for Everything {
 
 /// Opens a folder and reads all there is.
 pub(super) fn read_all(folder: &Path) -> Result<Everything, StoreError> {
-    read_from(&DiskStore::open(folder, TINY)?)
-}
-
-fn read_from(store: &DiskStore) -> Result<Everything, StoreError> {
+    let store = DiskStore::open(folder, TINY)?;
     let mut all = Everything::default();
     let recovered = store.recover(&mut all)?;
     all.next = (recovered.next_position, recovered.next_queue);
