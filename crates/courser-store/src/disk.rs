@@ -69,7 +69,7 @@ impl Default for DiskOptions {
 /// Keeps everything in a folder, which it holds alone.
 pub struct DiskStore {
     folder: PathBuf,
-    options: DiskOptions,
+    check_bytes: u64,
     log: Log,
     index: Index,
     /// What the keeper remembers. Its lock makes checkpoints and reclaims take turns.
@@ -115,7 +115,7 @@ impl DiskStore {
             Index::open(&folder.join("index"), unused).map_err(|error| advise(error, &log))?;
         Ok(Self {
             folder: folder.to_owned(),
-            options,
+            check_bytes: options.check_bytes,
             log,
             index,
             keeping: Mutex::new(Keeping::default()),
@@ -159,12 +159,11 @@ impl DiskStore {
         let mut keeping = self.keeping.lock();
         mark::check(&self.folder, &self.log)?;
         let mut meta = self.index.meta()?;
+        self.log.check_settled(meta.upto, self.check_bytes)?;
         meta.epoch += 1;
         let holders = self.index.holders()?;
         self.check_holders(holders.as_deref().unwrap_or_default())?;
         self.read_index(into)?;
-        self.log
-            .check_settled(meta.upto, self.options.check_bytes)?;
         let recovered = self.replay(into, meta)?;
         meta.epoch = recovered.epoch;
         self.index.check_sync(meta)?;

@@ -13,8 +13,9 @@ use courser_core::{
     message::SharedMessage,
     record::{Checkpoint, Chunk, ChunkEntry, Group, Note, QueueState, Record},
 };
+use tempfile::TempDir;
 
-use super::{super::mark::DAMAGED, OnDisk, copy_folder};
+use super::{super::mark::DAMAGED, copy_folder};
 use crate::{
     DiskOptions, DiskStore, FrameNo, Pager, Recover, Store, StoreError,
     conformance::fixture::{
@@ -280,21 +281,17 @@ fn segments(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Flips every so many bytes of the files in `part` in turn.
-#[track_caller]
-fn check_nothing_is_lost(part: &str, step: usize) {
-    let mut harness = OnDisk::new();
-    let good = harness.new_folder();
-    closed_folder(&good);
-    let copy = tempfile::tempdir().unwrap();
-    copy_folder(&good, copy.path());
-    let expected = read_all(copy.path()).unwrap();
-    assert!(expected.entries.len() > 60 && expected.notes.len() > 5 && expected.epoch == 4);
-    assert!(expected.messages.values().all(Option::is_some));
-    let (mut refused, mut right, mut marked) = (0, 0, 0);
+/// Flips every so many bytes of the files in `part` in turn, each in a folder of its own: which that is, which file, and
+/// what it was.
+fn each_flip(
+    good: &Path,
+    part: &str,
+    step: usize,
+    mut check: impl FnMut(&Path, &Path, usize, &[u8]),
+) {
     for file in files(&good.join(part)) {
         let bytes = fs::read(&file).unwrap();
-        let name = file.strip_prefix(&good).unwrap();
+        let name = file.strip_prefix(good).unwrap();
         // A little of what was never written, too.
         let used = bytes
             .iter()
@@ -302,31 +299,52 @@ fn check_nothing_is_lost(part: &str, step: usize) {
             .map_or(0, |at| at + 100);
         for at in (0..used.min(bytes.len())).step_by(step) {
             let rotten = tempfile::tempdir().unwrap();
-            copy_folder(&good, rotten.path());
+            copy_folder(good, rotten.path());
             let mut flipped = bytes.clone();
             flipped[at] ^= 1 << (at % 8);
             fs::write(rotten.path().join(name), flipped).unwrap();
-            // A refused start may have changed something: the next one must not go through on it.
-            let refused_before = refused;
-            for attempt in 1..=2 {
-                match read_all(rotten.path()) {
-                    Ok(found) => {
-                        let found = Everything {
-                            epoch: found.epoch + 1 - attempt,
-                            ..found
-                        };
-                        assert_eq!(found, expected, "byte {at} of {}", name.display());
-                        right += 1;
-                    }
-                    Err(_) => refused += 1,
-                }
-            }
-            if part == "log" && refused > refused_before {
-                marked += u32::from(rotten.path().join(DAMAGED).exists());
-                check_refusal(rotten.path(), name, &bytes, &expected);
-            }
+            check(rotten.path(), name, at, &bytes);
         }
     }
+}
+
+/// A closed folder, and what is in it.
+fn good_folder() -> (TempDir, Everything) {
+    let good = tempfile::tempdir().unwrap();
+    closed_folder(good.path());
+    let copy = tempfile::tempdir().unwrap();
+    copy_folder(good.path(), copy.path());
+    let expected = read_all(copy.path()).unwrap();
+    assert!(expected.entries.len() > 60 && expected.notes.len() > 5 && expected.epoch == 4);
+    assert!(expected.messages.values().all(Option::is_some));
+    (good, expected)
+}
+
+#[track_caller]
+fn check_nothing_is_lost(part: &str, step: usize) {
+    let (good, expected) = good_folder();
+    let (mut refused, mut right, mut marked) = (0, 0, 0);
+    each_flip(good.path(), part, step, |rotten, name, at, bytes| {
+        // A refused start may have changed something: the next one must not go through on it.
+        let refused_before = refused;
+        for attempt in 1..=2 {
+            match read_all(rotten) {
+                Ok(found) => {
+                    let found = Everything {
+                        epoch: found.epoch + 1 - attempt,
+                        ..found
+                    };
+                    assert_eq!(found, expected, "byte {at} of {}", name.display());
+                    right += 1;
+                }
+                Err(_) => refused += 1,
+            }
+        }
+        if part == "log" && refused > refused_before {
+            marked += u32::from(rotten.join(DAMAGED).exists());
+            check_refusal(rotten, name, bytes, &expected);
+        }
+    });
     assert!(
         refused > 10 && right > 0 && (marked > 10) == (part == "log"),
         "{refused} refused, {right} right, {marked} marked"
@@ -412,45 +430,29 @@ fn no_byte_of_the_log_rots_unseen() {
 /// What rots in a folder that a start looks through as a whole is found by that start, and not by a read.
 #[test]
 fn what_a_start_looks_through_rots_unseen_nowhere() {
-    let good = tempfile::tempdir().unwrap();
-    closed_folder(good.path());
+    let (good, expected) = good_folder();
     let checks = DiskOptions {
         check_bytes: 1024 * 1024,
         ..TINY
     };
-    let copy = tempfile::tempdir().unwrap();
-    copy_folder(good.path(), copy.path());
-    let expected = read_all(copy.path()).unwrap();
+    let start = |folder: &Path| {
+        let store = DiskStore::open(folder, checks)?;
+        store.recover(&mut Everything::default())
+    };
     for (part, step) in [("log", 151), ("index", 97)] {
         let (mut refused, mut right) = (0, 0);
-        for file in files(&good.path().join(part)) {
-            let bytes = fs::read(&file).unwrap();
-            let used = bytes.iter().rposition(|byte| *byte != 0);
-            for at in (0..used.map_or(0, |at| at + 1)).step_by(step) {
-                let rotten = tempfile::tempdir().unwrap();
-                copy_folder(good.path(), rotten.path());
-                let name = file.strip_prefix(good.path()).unwrap();
-                let mut flipped = bytes.clone();
-                flipped[at] ^= 1 << (at % 8);
-                fs::write(rotten.path().join(name), flipped).unwrap();
-                let store = DiskStore::open(rotten.path(), checks);
-                let started = store.and_then(|store| {
-                    store.recover(&mut Everything::default())?;
-                    Ok(store)
-                });
-                if started.is_err() {
-                    refused += 1;
-                    continue;
-                }
-                drop(started);
-                let found = Everything {
-                    epoch: expected.epoch,
-                    ..read_all(rotten.path()).unwrap()
-                };
-                assert_eq!(found, expected, "byte {at} of {}", name.display());
-                right += 1;
+        each_flip(good.path(), part, step, |rotten, name, at, _| {
+            if start(rotten).is_err() {
+                refused += 1;
+                return;
             }
-        }
+            let found = Everything {
+                epoch: expected.epoch,
+                ..read_all(rotten).unwrap()
+            };
+            assert_eq!(found, expected, "byte {at} of {}", name.display());
+            right += 1;
+        });
         assert!(
             refused > 20 && right > 0,
             "{part}: {refused} refused, {right} right"
