@@ -15,12 +15,7 @@ use courser_proto::v1::{
     subscribe_response,
 };
 use tempfile::TempDir;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-    sync::mpsc,
-    task::JoinHandle,
-};
+use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming, transport::Channel};
 use tonic_types::StatusExt as _;
@@ -347,28 +342,15 @@ impl Broker {
 
     /// A GET on the HTTP side: status and body.
     pub(crate) async fn get(&self, path: &str) -> (u16, String) {
-        within("an answer over HTTP", async {
-            let mut stream = TcpStream::connect(self.http).await.unwrap();
-            let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
-            stream.write_all(request.as_bytes()).await.unwrap();
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).await.unwrap();
-            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-            (
-                head.split(' ').nth(1).unwrap().parse().unwrap(),
-                body.to_owned(),
-            )
-        })
-        .await
+        let page = courser_process::page(self.http, path);
+        within("an answer over HTTP", page).await.unwrap()
     }
 
     /// The value of one metric of one queue.
     pub(crate) async fn metric(&self, name: &str, queue: &str) -> Option<f64> {
-        let line = format!("{name}{{queue=\"{queue}\"}} ");
         let (_, body) = self.get("/metrics").await;
-        body.lines()
-            .find_map(|l| l.strip_prefix(&line))
-            .map(|value| value.parse().unwrap())
+        let value = courser_process::figure(&body, &format!("{name}{{queue=\"{queue}\"}}"));
+        value.map(|value| value.parse().unwrap())
     }
 }
 

@@ -104,7 +104,7 @@ pub(crate) async fn consumers(broker: &Broker, scale: &Scale) -> Result<String> 
             channel = Some(broker.channel().await?);
         }
         let channel = channel.clone().context("made above")?;
-        let mut consumer = Consumer::open(crate::broker::client(channel), "work", 100).await?;
+        let mut consumer = Consumer::open(courser_process::client(channel), "work", 100).await?;
         let count = Arc::clone(count);
         tasks.spawn(async move {
             while let Some(taken) = consumer.work().await {
@@ -158,7 +158,7 @@ pub(crate) async fn never_reads(broker: &Broker, scale: &Scale) -> Result<String
             channel = Some(broker.channel().await?);
         }
         let channel = channel.clone().context("made above")?;
-        streams.push(Consumer::open(crate::broker::client(channel), "big", 10_000).await?);
+        streams.push(Consumer::open(courser_process::client(channel), "big", 10_000).await?);
     }
     let open = grpc(&request(subscribe_request::Kind::Open(open("big", 10_000))));
     while sockets.len() * 25 < scale.stuck / 2 {

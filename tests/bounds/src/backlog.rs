@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use courser_process::Memory;
 use tokio::time::sleep;
 
 use crate::{
@@ -9,7 +10,7 @@ use crate::{
     broker::Broker,
     check::{MB, told},
     load::{self, Consumers, PAYLOAD, Policy, To},
-    probe::{Memory, disk, forget, wait_below},
+    probe::{disk, forget, wait_below},
 };
 
 const QUEUE: &str = "backlog";

@@ -1,18 +1,17 @@
 //! The real binary as a process of its own.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
     time::Duration,
 };
 
 use anyhow::{Context as _, bail};
 use courser_client::Client;
-use rustix::process::{Pid, Signal};
+use courser_process::{LOOK, Process, serve};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     time::{Instant, sleep, timeout},
 };
 
@@ -20,16 +19,13 @@ use crate::{load::PAYLOAD, probe::Probe};
 
 /// How long a start may take before it counts as none.
 const START_MAX: Duration = Duration::from_secs(300);
-/// Between two looks at something that is waited for.
-const LOOK: Duration = Duration::from_millis(2);
 /// How long an answer of the HTTP side may take.
 const HTTP_MAX: Duration = Duration::from_secs(60);
 
 /// A broker that runs until it is ended or dropped.
 #[derive(Debug)]
 pub(crate) struct Broker {
-    child: Child,
-    log: PathBuf,
+    process: Process,
     pub(crate) data: PathBuf,
     pub(crate) url: String,
     http: String,
@@ -46,22 +42,14 @@ impl Broker {
         let output = File::options().create(true).append(true).open(&log)?;
         let [grpc, http] = [free_port().await?, free_port().await?];
         let started = Instant::now();
-        let child = Command::new(program)
-            .env_clear()
-            .arg("serve")
-            .arg("--data-dir")
-            .arg(&data)
-            .args(["--listen", &grpc, "--http", &http])
-            .args(["--log-format", "json"])
-            .stdin(Stdio::null())
-            .stdout(output.try_clone()?)
-            .stderr(output)
-            .spawn()
+        // Asked from the start on whether it is ready, so it is told where to listen.
+        let mut command = serve(Command::new(program), &data, &grpc);
+        command.args(["--http", &http]);
+        let process = Process::spawn(&mut command, log, output)
             .with_context(|| format!("cannot start {}", program.display()))?;
-        let probe = Probe::start(child.id());
+        let probe = Probe::start(process.id());
         let mut broker = Self {
-            child,
-            log,
+            process,
             data,
             url: format!("http://{grpc}"),
             http,
@@ -69,7 +57,7 @@ impl Broker {
             probe,
         };
         while !broker.is_ready().await {
-            if let Some(status) = broker.child.try_wait()? {
+            if let Some(status) = broker.process.ended() {
                 bail!("it ended with {status}: {}", broker.last_words());
             }
             if started.elapsed() > START_MAX {
@@ -95,27 +83,14 @@ impl Broker {
 
     /// Code and body of a page of the HTTP side.
     pub(crate) async fn page(&self, path: &str) -> anyhow::Result<(u16, String)> {
-        let answer = async {
-            let mut stream = TcpStream::connect(&self.http).await?;
-            let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-            stream.write_all(request.as_bytes()).await?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).await?;
-            anyhow::Ok(answer)
-        };
-        let answer = timeout(HTTP_MAX, answer).await??;
-        let code = answer.split(' ').nth(1).context("no status")?.parse()?;
-        let (_, body) = answer.split_once("\r\n\r\n").context("no body")?;
-        Ok((code, body.to_owned()))
+        timeout(HTTP_MAX, courser_process::page(&self.http, path)).await?
     }
 
     /// A figure of the metrics page without labels.
     pub(crate) async fn metric(&self, name: &str) -> anyhow::Result<f64> {
         let (_, text) = self.page("/metrics").await?;
-        let value = text
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
-            .with_context(|| format!("no metric {name}"))?;
+        let value =
+            courser_process::figure(&text, name).with_context(|| format!("no metric {name}"))?;
         Ok(value.parse()?)
     }
 
@@ -132,36 +107,22 @@ impl Broker {
 
     /// kill -9.
     pub(crate) fn kill(mut self) -> anyhow::Result<()> {
-        self.child.kill()?;
-        self.child.wait()?;
+        self.process.kill()?;
         Ok(())
     }
 
     /// Ends it as an operator does.
     pub(crate) async fn end(mut self) -> anyhow::Result<()> {
-        rustix::process::kill_process(Pid::from_child(&self.child), Signal::TERM)?;
-        let deadline = Instant::now() + START_MAX;
-        while self.child.try_wait()?.is_none() {
-            if Instant::now() > deadline {
-                bail!("it does not end: {}", self.last_words());
-            }
-            sleep(LOOK).await;
+        if self.process.end(START_MAX).await?.is_none() {
+            bail!("it does not end: {}", self.last_words());
         }
         Ok(())
     }
 
     fn last_words(&self) -> String {
-        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let log = self.process.log();
         let lines: Vec<_> = log.lines().rev().take(5).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        // It may have ended before.
-        drop(self.child.kill());
-        drop(self.child.wait());
     }
 }
 

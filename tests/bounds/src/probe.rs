@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use courser_process::Memory;
 use tokio::{
     task::JoinHandle,
     time::{Instant, MissedTickBehavior, interval},
@@ -16,15 +17,6 @@ use tokio::{
 
 /// How often memory is looked at.
 const EVERY: Duration = Duration::from_millis(100);
-
-/// Resident memory at one moment.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Memory {
-    /// `VmRSS`: everything, pages of files included.
-    pub(crate) all: u64,
-    /// `RssAnon`: what the process took for itself.
-    pub(crate) own: u64,
-}
 
 /// Looks at the memory of a process until dropped, and keeps the highest.
 #[derive(Debug)]
@@ -46,6 +38,7 @@ impl Probe {
                 let now = memory(pid);
                 let mut peak = kept.lock().unwrap_or_else(PoisonError::into_inner);
                 peak.all = peak.all.max(now.all);
+                peak.most = peak.most.max(now.most);
                 peak.own = peak.own.max(now.own);
             }
         });
@@ -77,18 +70,9 @@ impl Drop for Probe {
     }
 }
 
-/// What the kernel says of a process; nothing of one that has ended.
+/// What a process holds; nothing once it has ended.
 fn memory(pid: u32) -> Memory {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let field = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-        let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-        Some(kib * 1024)
-    };
-    Memory {
-        all: field("VmRSS:").unwrap_or(0),
-        own: field("RssAnon:").unwrap_or(0),
-    }
+    courser_process::memory(pid).unwrap_or_default()
 }
 
 /// What a folder takes.

@@ -3,21 +3,16 @@
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Command, ExitStatus},
     time::Duration,
 };
 
+pub(crate) use courser_process::LOOK;
+use courser_process::{Addresses, FREE_PORT, NotListening, Process, serve};
 use courser_proto::v1::{admin_client::AdminClient, broker_client::BrokerClient};
-use rustix::process::{Pid, Signal};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-    time::{Instant, sleep, timeout},
-};
+use rustix::process::Signal;
+use tokio::time::timeout;
 use tonic::transport::Channel;
-use tonic_health::pb::{
-    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
-};
 
 use crate::control::Control;
 
@@ -25,10 +20,6 @@ use crate::control::Control;
 const START_MAX: Duration = Duration::from_secs(60);
 /// How long an answer of the HTTP side may take.
 const HTTP_MAX: Duration = Duration::from_secs(20);
-/// Between two looks at something that is waited for.
-pub(crate) const LOOK: Duration = Duration::from_millis(2);
-/// Above any answer: the largest pull, and what is around it.
-const WIRE_BYTES: usize = 64 * 1024 * 1024;
 
 /// Where the programs are.
 #[derive(Clone, Debug)]
@@ -94,84 +85,33 @@ impl Ended {
 /// A broker that runs until it is killed or dropped.
 #[derive(Debug)]
 pub(crate) struct Broker {
-    child: Child,
-    log: PathBuf,
-    grpc: String,
-    http: String,
+    process: Process,
+    addresses: Addresses,
 }
 
 impl Broker {
     /// Starts one and waits until it listens, or ends.
     pub(crate) async fn start(place: &Place) -> Result<Self, Ended> {
-        let mut broker = Self::spawn(place);
-        let deadline = Instant::now() + START_MAX;
-        loop {
-            let log = broker.log();
-            if let (Some(grpc), Some(http)) = (field(&log, "grpc"), field(&log, "http")) {
-                broker.grpc = format!("http://{grpc}");
-                broker.http = http;
+        let mut process = spawn(place);
+        match process.listening(START_MAX).await {
+            Ok(addresses) => {
                 assert!(place.control.loaded(), "the interposer was not loaded");
-                return Ok(broker);
+                Ok(Self { process, addresses })
             }
-            if let Some(status) = broker.child.try_wait().unwrap() {
-                let log = broker.log();
-                return Err(Ended { status, log });
+            Err(NotListening::Ended(status)) => {
+                let log = process.log();
+                Err(Ended { status, log })
             }
-            assert!(Instant::now() < deadline, "it does not listen:\n{log}");
-            sleep(LOOK).await;
-        }
-    }
-
-    /// Starts one and does not wait.
-    pub(crate) fn spawn(place: &Place) -> Self {
-        let log = place.folder.join("broker.log");
-        if log.exists() {
-            let number = fs::read_dir(&place.folder).unwrap().count();
-            fs::rename(&log, place.folder.join(format!("broker-{number}.log"))).unwrap();
-        }
-        let output = File::create(&log).unwrap();
-        let mut command = Command::new(&place.programs.broker);
-        command
-            .env_clear()
-            .env("LD_PRELOAD", &place.programs.interposer)
-            .env("FAULT_FOLDER", place.data())
-            .env("FAULT_CONTROL", place.folder.join("control"))
-            .arg("serve")
-            .arg("--data-dir")
-            .arg(place.data())
-            .args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"])
-            .args(["--log-format", "json", "--worker-threads", "2"])
-            .stdin(Stdio::null())
-            .stdout(output.try_clone().unwrap())
-            .stderr(output);
-        if !place.is_looked_through {
-            command.env("COURSER_CHECK_AT_START", "0");
-        }
-        if let Some(recording) = &place.recording {
-            command.env("FAULT_RECORD", recording);
-        }
-        let child = command
-            .spawn()
-            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        Self {
-            child,
-            log,
-            grpc: String::new(),
-            http: String::new(),
+            Err(NotListening::Late) => panic!("it does not listen:\n{}", process.log()),
         }
     }
 
     pub(crate) fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
+        self.process.log()
     }
 
     pub(crate) async fn client(&self) -> Option<BrokerClient<Channel>> {
-        let channel = self.channel().await?;
-        Some(
-            BrokerClient::new(channel)
-                .max_decoding_message_size(WIRE_BYTES)
-                .max_encoding_message_size(WIRE_BYTES),
-        )
+        Some(courser_process::client(self.channel().await?))
     }
 
     pub(crate) async fn admin(&self) -> Option<AdminClient<Channel>> {
@@ -180,13 +120,11 @@ impl Broker {
 
     /// Whether the health service of gRPC says that it serves.
     pub(crate) async fn serving(&self) -> Option<bool> {
-        let mut health = HealthClient::new(self.channel().await?);
-        let answer = health.check(HealthCheckRequest::default()).await.ok()?;
-        Some(answer.into_inner().status == ServingStatus::Serving as i32)
+        courser_process::serves(self.channel().await?).await.ok()
     }
 
     async fn channel(&self) -> Option<Channel> {
-        let endpoint = Channel::from_shared(self.grpc.clone()).unwrap();
+        let endpoint = courser_process::endpoint(&self.addresses.grpc).unwrap();
         endpoint
             .connect_timeout(START_MAX)
             .timeout(START_MAX)
@@ -197,90 +135,72 @@ impl Broker {
 
     /// Code and body of a page of the HTTP side.
     pub(crate) async fn page(&self, path: &str) -> Option<(u16, String)> {
-        let answer = timeout(HTTP_MAX, async {
-            let mut stream = TcpStream::connect(&self.http).await.ok()?;
-            let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-            stream.write_all(request.as_bytes()).await.ok()?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).await.ok()?;
-            Some(answer)
-        });
-        let answer = answer.await.ok()??;
-        let code = answer.split(' ').nth(1)?.parse().ok()?;
-        let body = answer.split_once("\r\n\r\n")?.1.to_owned();
-        Some((code, body))
+        let page = courser_process::page(&self.addresses.http, path);
+        timeout(HTTP_MAX, page).await.ok()?.ok()
     }
 
     /// A figure of the metrics page without labels.
     pub(crate) async fn metric(&self, name: &str) -> Option<f64> {
         let (_, text) = self.page("/metrics").await?;
-        let line = text.lines().find(|line| {
-            line.strip_prefix(name)
-                .is_some_and(|rest| rest.starts_with(' '))
-        })?;
-        line.rsplit(' ').next()?.parse().ok()
+        courser_process::figure(&text, name)?.parse().ok()
     }
 
     /// How it ended, if it has.
     pub(crate) fn ended(&mut self) -> Option<Ended> {
-        let status = self.child.try_wait().unwrap()?;
+        let status = self.process.ended()?;
         let log = self.log();
         Some(Ended { status, log })
     }
 
     /// kill -9, and waits until the process is gone.
     pub(crate) fn kill(&mut self) -> Ended {
-        // It may have ended before.
-        drop(self.child.kill());
-        let status = self.child.wait().unwrap();
+        let status = self.process.kill().unwrap();
         let log = self.log();
         Ended { status, log }
     }
 
     /// Ends it as an operator does, so that no call is cut off.
     pub(crate) async fn end(&mut self) -> Ended {
-        self.signal(Signal::TERM);
-        let deadline = Instant::now() + START_MAX;
-        while Instant::now() < deadline {
-            if let Some(ended) = self.ended() {
-                return ended;
+        match self.process.end(START_MAX).await.unwrap() {
+            Some(status) => {
+                let log = self.log();
+                Ended { status, log }
             }
-            sleep(LOOK).await;
+            None => self.kill(),
         }
-        self.kill()
     }
 
     /// Sends it a signal.
     pub(crate) fn signal(&self, signal: Signal) {
-        rustix::process::kill_process(self.pid(), signal).unwrap();
-    }
-
-    fn pid(&self) -> Pid {
-        Pid::from_child(&self.child)
+        self.process.signal(signal).unwrap();
     }
 
     /// Processor time it has used.
     pub(crate) fn processor_time(&self) -> Duration {
-        let path = format!("/proc/{}/stat", self.child.id());
-        let stat = fs::read_to_string(path).unwrap();
-        let rest = stat.rsplit(')').next().unwrap();
-        let fields: Vec<&str> = rest.split_whitespace().collect();
-        let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-        // A tick is 10 ms on every Linux that we know.
-        Duration::from_millis(ticks * 10)
+        courser_process::processor_time(self.process.id()).unwrap()
     }
 }
 
-impl Drop for Broker {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
+/// Starts one and does not wait.
+fn spawn(place: &Place) -> Process {
+    let log = place.folder.join("broker.log");
+    if log.exists() {
+        let number = fs::read_dir(&place.folder).unwrap().count();
+        fs::rename(&log, place.folder.join(format!("broker-{number}.log"))).unwrap();
     }
-}
-
-/// A text of a line in JSON that says it listens.
-fn field(log: &str, name: &str) -> Option<String> {
-    let line = log.lines().find(|line| line.contains(r#""grpc":""#))?;
-    let (_, rest) = line.split_once(&format!(r#""{name}":""#))?;
-    Some(rest.split_once('"')?.0.to_owned())
+    let output = File::create(&log).unwrap();
+    let program = Command::new(&place.programs.broker);
+    let mut command = serve(program, &place.data(), FREE_PORT);
+    command
+        .env("LD_PRELOAD", &place.programs.interposer)
+        .env("FAULT_FOLDER", place.data())
+        .env("FAULT_CONTROL", place.folder.join("control"))
+        .args(["--http", FREE_PORT, "--worker-threads", "2"]);
+    if !place.is_looked_through {
+        command.env("COURSER_CHECK_AT_START", "0");
+    }
+    if let Some(recording) = &place.recording {
+        command.env("FAULT_RECORD", recording);
+    }
+    Process::spawn(&mut command, log, output).unwrap_or_else(|error| panic!("{command:?}: {error}"))
 }

@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 
+use courser_process::Addresses;
+
 use crate::{
     broker::{Broker, Ended, Programs},
     control::{
@@ -247,7 +249,7 @@ fn phase(recording: &Recording, names: Inodes, ended: &Ended) -> &'static str {
             _ => event.path.clone(),
         };
     }
-    let listened = ended.log.contains(r#""grpc":""#);
+    let listened = Addresses::told(&ended.log).is_some();
     let is_rewrite = last.starts_with("log/0") && last.ends_with(".tmp");
     match (listened, last.as_str()) {
         (false, _) => "opening",
