@@ -10,6 +10,7 @@ cd "$(dirname "$0")/.." || exit 1
 source tests/check.sh
 
 readonly IMAGE_USER=65532
+readonly TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}"
 work=$(mktemp -d)
 
 buildah() {
@@ -62,6 +63,18 @@ CARGO
   done
   echo "nonroot:x:$IMAGE_USER:$IMAGE_USER::/home/nonroot:/sbin/nologin" >"$runtime/etc/passwd"
   stand_in build && stand_in runtime
+}
+
+# The stand-in for cargo builds nothing: the real one goes through what a build of the image would have.
+context_is_whole() {
+  local container mounted
+  printf 'FROM scratch\nCOPY . /src\n' >"$work/context.dockerfile"
+  buildah build --isolation chroot --quiet --tag localhost/courser-test-context \
+    --ignorefile docker/Dockerfile.dockerignore --file "$work/context.dockerfile" . || return
+  container=$(buildah from localhost/courser-test-context) &&
+    mounted=$(buildah mount "$container") || return
+  (cd "$mounted/src" &&
+    cargo check --locked --offline --package courser --target-dir "$TARGET_DIR")
 }
 
 build_image() {
@@ -146,6 +159,7 @@ health_fails() {
 main() {
   trap cleanup EXIT
   check "stand-ins for the base images are made" stand_ins
+  check "the context has all that cargo wants for the build" context_is_whole
   check "docker/Dockerfile builds" build_image
   check "the image runs as a user that is not root" is "\"$IMAGE_USER:$IMAGE_USER\"" 'config["User"]'
   check "the image keeps its data in a volume" is '{"/data":{}}' 'config["Volumes"]'
