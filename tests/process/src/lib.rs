@@ -1,4 +1,4 @@
-//! The real binary as a process of its own, and what is seen of it from outside: what the harnesses have in
+//! The real binary as a process of its own, and what is seen of a broker from outside: what the harnesses have in
 //! common. How long anything may take, and what it means when it fails, is for each of them to say.
 
 mod faces;
