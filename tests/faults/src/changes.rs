@@ -2,7 +2,13 @@
 //! each answer before it asks for the next step. So behind a fault it is as the last answer left it, or as the step
 //! that was not answered would leave it.
 
-use std::iter::once;
+use std::{
+    iter::once,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use anyhow::{Context as _, ensure};
 use courser_proto::v1::{
@@ -93,6 +99,10 @@ impl Steps {
     fn found(&mut self, is: Option<Shape>) {
         self.asked(BEFORE, is);
         self.answered(BEFORE);
+    }
+
+    pub(crate) fn are_answered(&self) -> bool {
+        self.steps.iter().all(|step| step.answered != NEVER)
     }
 
     /// See [`Known::rebase_at`].
@@ -301,9 +311,9 @@ impl Worker {
         })
     }
 
-    /// Step after step, until the broker is gone or refuses.
-    pub(crate) async fn run(mut self) {
-        while self.step().await.is_some() {
+    /// Step after step, until it is over or the broker is gone or refuses.
+    pub(crate) async fn run(mut self, is_over: Arc<AtomicBool>) {
+        while !is_over.load(Ordering::Acquire) && self.step().await.is_some() {
             sleep(Duration::from_millis(self.random.within(0..PAUSE_MAX))).await;
         }
     }

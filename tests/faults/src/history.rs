@@ -99,15 +99,28 @@ pub(crate) struct Fate {
     pub(crate) at: [Settled; PLACES],
 }
 
+/// Who moves an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mover {
+    /// The consumer with this lease, to the dead-letter queue.
+    Lease(u64),
+    /// The one who redrives, back from there.
+    Redrive,
+}
+
 /// A move to the dead-letter queue, or back from there.
 #[derive(Clone, Copy, Debug)]
 struct Move {
-    to_dead: bool,
+    by: Mover,
     asked: Stamp,
     answered: Stamp,
 }
 
 impl Move {
+    fn to_dead(self) -> bool {
+        self.by != Mover::Redrive
+    }
+
     /// It was asked of this broker, and is not answered.
     fn is_open(&self) -> bool {
         self.answered == NEVER && self.asked != BEFORE
@@ -152,10 +165,10 @@ impl Settled {
     /// Whether it may be in its queue, and whether in the dead-letter queue, behind event `cut`.
     pub(crate) fn may_live_or_be_dead(&self, cut: Stamp) -> (bool, bool) {
         let surely = self.moves.iter().rposition(|step| step.answered <= cut);
-        let was_dead = surely.is_some_and(|at| self.moves[at].to_dead);
+        let was_dead = surely.is_some_and(|at| self.moves[at].to_dead());
         let perhaps = &self.moves[surely.map_or(0, |at| at + 1)..];
         let may = |dead| {
-            let may_move = |step: &Move| step.asked < cut && step.to_dead == dead;
+            let may_move = |step: &Move| step.asked < cut && step.to_dead() == dead;
             was_dead == dead || perhaps.iter().any(may_move)
         };
         (may(false), may(true))
@@ -200,6 +213,11 @@ pub(crate) struct Totals {
 }
 
 impl Totals {
+    /// What was asked of a broker, each about as much work for it.
+    pub(crate) fn work(&self) -> u64 {
+        self.sent + self.delivered + self.redriven + self.changed
+    }
+
     /// Deliveries of which is known what became.
     pub(crate) fn ended(&self) -> u64 {
         self.acked + self.dead_lettered + self.nacked + self.released + self.kept + self.ran_out
@@ -425,33 +443,42 @@ impl History {
     }
 
     /// It was asked that an entry becomes a dead letter, or is redriven.
-    pub(crate) fn move_sent(&self, place: Place, letter: Letter, to_dead: bool) {
+    pub(crate) fn move_sent(&self, place: Place, letter: Letter, by: Mover) {
         let asked = self.control.events();
         let mut known = self.lock();
         let settled = known.settled(place, letter);
-        if !to_dead {
+        if by == Mover::Redrive {
             // It has not failed then.
             settled.nacked.clear();
         }
+        if let Some(lease) = &mut settled.lease {
+            lease.given_back = true;
+        }
         settled.moves.push(Move {
-            to_dead,
+            by,
             asked,
             answered: NEVER,
         });
     }
 
-    pub(crate) fn moved(&self, place: Place, letter: Letter, to_dead: bool) {
+    pub(crate) fn moved(&self, place: Place, letter: Letter, by: Mover) {
         let stamp = self.control.events();
         let mut known = self.lock();
-        if to_dead {
-            known.totals.dead_lettered += 1;
-        } else {
-            known.totals.redriven += 1;
+        match by {
+            Mover::Lease(_) => known.totals.dead_lettered += 1,
+            Mover::Redrive => known.totals.redriven += 1,
         }
         let mut moves = known.settled(place, letter).moves.iter_mut();
         // Answers of two clients may be told in either order.
-        let asked = moves.find(|step| step.to_dead == to_dead && step.is_open());
+        let asked = moves.find(|step| step.by == by && step.is_open());
         asked.expect("it was asked for").answered = stamp;
+    }
+
+    /// It was refused, for the lease had run out.
+    pub(crate) fn not_moved(&self, place: Place, letter: Letter, lease_id: u64) {
+        let mut known = self.lock();
+        let moves = &mut known.settled(place, letter).moves;
+        moves.retain(|step| step.by != Mover::Lease(lease_id) || !step.is_open());
     }
 
     /// The queue that is changed is about to become so.

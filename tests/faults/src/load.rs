@@ -3,6 +3,10 @@
 use std::{
     collections::{HashMap, VecDeque},
     ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -23,7 +27,7 @@ use tonic::{Code, Status, transport::Channel};
 use crate::{
     broker::Broker,
     changes::Worker,
-    history::{History, PLACES, Place, QUEUES},
+    history::{History, Mover, PLACES, Place, QUEUES},
     letter::Letter,
     message,
     random::Random,
@@ -42,6 +46,8 @@ const REDRIVE_PAUSE: Range<u64> = 10..100;
 const REDRIVEN_MAX: u64 = 3;
 /// Settled leases that may be settled once more.
 const SETTLED_KEPT: usize = 64;
+/// When nothing has come for so long, a consumer asks what became of the settles that want no results.
+const ASK_AFTER: Duration = Duration::from_millis(20);
 
 /// So large that a group with it goes to the disk past the page cache.
 const DIRECT_BYTES: Range<u64> = 64_000..130_000;
@@ -166,21 +172,59 @@ pub(crate) async fn run(broker: &Broker, history: &History, load: Load, random: 
 
 /// The same for consumers that are at work already.
 pub(crate) async fn busy(broker: &Broker, history: &History, load: Load, random: &mut Random) {
-    let mut others = JoinSet::new();
-    for place in 0..PLACES {
-        let random = random.fork(200 + place as u64);
-        if let Some(admin) = broker.admin().await {
-            others.spawn(redrive(admin, history.clone(), place, random));
+    let others = Others::start(broker, history, load, random).await;
+    publish(broker, history, load, random).await;
+    others.stop().await;
+}
+
+/// Who redrives and changes a queue beside the publishers and consumers of a load.
+pub(crate) struct Others {
+    tasks: JoinSet<()>,
+    is_over: Arc<AtomicBool>,
+}
+
+impl Others {
+    pub(crate) async fn start(
+        broker: &Broker,
+        history: &History,
+        load: Load,
+        random: &mut Random,
+    ) -> Self {
+        let mut tasks = JoinSet::new();
+        let is_over = Arc::new(AtomicBool::new(false));
+        for place in 0..PLACES {
+            let random = random.fork(200 + place as u64);
+            if let Some(admin) = broker.admin().await {
+                tasks.spawn(redrive(
+                    admin,
+                    history.clone(),
+                    place,
+                    random,
+                    is_over.clone(),
+                ));
+            }
+        }
+        // What a large load leaves must not live.
+        let may_change = !load.is_large();
+        let worker = Worker::begin(broker, history, random.fork(300));
+        if may_change && let Some(worker) = worker.await {
+            tasks.spawn(worker.run(is_over.clone()));
+        }
+        Self { tasks, is_over }
+    }
+
+    /// Ends them in the middle of whatever they wait for.
+    async fn stop(self) {
+        end(self.tasks).await;
+    }
+
+    /// Ends them once what they asked is answered.
+    pub(crate) async fn finish(mut self) {
+        self.is_over.store(true, Ordering::Release);
+        while let Some(done) = self.tasks.join_next().await {
+            done.expect("a task of the load does not panic");
         }
     }
-    // What a large load leaves must not live.
-    let may_change = !load.is_large();
-    let worker = Worker::begin(broker, history, random.fork(300));
-    if may_change && let Some(worker) = worker.await {
-        others.spawn(worker.run());
-    }
-    publish(broker, history, load, random).await;
-    end(others).await;
 }
 
 /// Ends tasks of a load.
@@ -200,9 +244,10 @@ async fn redrive(
     history: History,
     place: Place,
     mut random: Random,
+    is_over: Arc<AtomicBool>,
 ) {
     let queue = format!("{}.dlq", QUEUES[place]);
-    loop {
+    while !is_over.load(Ordering::Acquire) {
         sleep(Duration::from_millis(random.within(REDRIVE_PAUSE))).await;
         let request = PeekEntriesRequest {
             queue: queue.clone(),
@@ -218,7 +263,7 @@ async fn redrive(
             return;
         };
         for letter in &letters {
-            history.move_sent(place, *letter, false);
+            history.move_sent(place, *letter, Mover::Redrive);
         }
         if letters.is_empty() {
             continue;
@@ -234,7 +279,7 @@ async fn redrive(
         };
         if redriven == letters.len() as u64 {
             for letter in letters {
-                history.moved(place, letter, false);
+                history.moved(place, letter, Mover::Redrive);
             }
         } else if !history.was_hit() {
             history.violation(format!("{redriven} of {letters:?} were redriven"));
@@ -479,7 +524,14 @@ impl Consumer {
 
     /// One answer of the broker; `None` when it is gone.
     async fn turn(&mut self) -> Option<()> {
-        match self.responses.message().await.ok()??.kind? {
+        let Ok(response) = timeout(ASK_AFTER, self.responses.message()).await else {
+            let wants_to_know = self.sent.iter().all(|sent| sent.without_results);
+            if wants_to_know && !self.sent.is_empty() {
+                self.send(Settle::default()).await?;
+            }
+            return Some(());
+        };
+        match response.ok()??.kind? {
             subscribe_response::Kind::Deliveries(batch) => {
                 let mut settle = Settle::default();
                 for delivery in &batch.deliveries {
@@ -580,7 +632,8 @@ impl Consumer {
             Asked::Release
         } else if chance < nack + release + dead_letter {
             settle.dead_letter.push(message::reject(letter, lease_id));
-            self.history.move_sent(self.place, letter, true);
+            let by = Mover::Lease(lease_id);
+            self.history.move_sent(self.place, letter, by);
             Asked::Dead
         } else if chance < nack + release + dead_letter + keep {
             self.history.kept(lease_id);
@@ -616,7 +669,9 @@ impl Consumer {
         for lease_id in &self.settled(settled) {
             match self.asked.remove(lease_id) {
                 Some((letter, Asked::Ack)) => history.acked(place, letter),
-                Some((letter, Asked::Dead)) => history.moved(place, letter, true),
+                Some((letter, Asked::Dead)) => {
+                    history.moved(place, letter, Mover::Lease(*lease_id));
+                }
                 Some((letter, Asked::Nack)) => history.nacked(place, letter),
                 Some((_, Asked::Release)) => history.lock().totals.released += 1,
                 Some((letter, Asked::Extend)) => {
@@ -641,8 +696,13 @@ impl Consumer {
                 continue;
             }
             let asked = self.asked.remove(&refused.lease_id);
-            if asked.is_some() && self.may_have_run_out(refused) {
-                self.history.lock().totals.ran_out += 1;
+            if let Some((letter, asked)) = asked
+                && self.may_have_run_out(refused)
+            {
+                history.lock().totals.ran_out += 1;
+                if asked == Asked::Dead {
+                    history.not_moved(place, letter, refused.lease_id);
+                }
                 continue;
             }
             let what = format!("a lease that is held was refused: {refused:?} {asked:?}");

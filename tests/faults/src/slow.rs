@@ -21,7 +21,7 @@ use crate::{
     drain,
     figures::{self, COMES_MAX, Usage, dead_lettered, idle},
     history::{History, QUEUES, Totals},
-    load::{self, Consumers, Load},
+    load::{self, Consumers, Load, Others},
     random::Random,
     report::Outcome,
     round::{self, AFTER_ALL, Round, Starts},
@@ -43,8 +43,6 @@ const SLOWER: Duration = Duration::from_secs(1);
 
 const LOAD: Load = Load {
     lease: Some(LEASE),
-    // All that was delivered is known to have ended.
-    without_results: 0,
     ..Load::SMALL
 };
 
@@ -176,6 +174,7 @@ impl Scene<'_> {
         }
         let consumers = Consumers::start(&broker, history, LOAD, random).await;
         let _consumers = consumers.context("it does not answer")?;
+        let others = Others::start(&broker, history, LOAD, random).await;
         let mut before = Duration::ZERO;
         if self.from == From::Load {
             before = self.publish(&broker, random).await?;
@@ -189,8 +188,17 @@ impl Scene<'_> {
             before = self.publish(&broker, random).await?;
         }
         outcome.hit = true;
+        others.finish().await;
         // It is as before: everything is settled, the figures add up, and the next load is as fast.
         let (stats, totals) = rest(&mut admin, history).await?;
+        ensure!(
+            totals.changed > 0 && totals.told_later > 0,
+            "nothing was changed, or settled without results: {totals:?}"
+        );
+        ensure!(
+            history.lock().steps.are_answered(),
+            "a change was refused, or not answered"
+        );
         let late = check(&stats, &totals)?;
         let left = history.known().unsettled();
         ensure!(
@@ -269,7 +277,7 @@ impl Scene<'_> {
         }
         self.end_slow_time(since)?;
         let after = self.history.lock().totals;
-        let work = after.sent - before.sent + after.delivered - before.delivered;
+        let work = after.work() - before.work();
         usage.check(broker, WORK * u32::try_from(work)?)
     }
 

@@ -3,23 +3,35 @@
 //! Afterwards the figures of leases add up, each lease ended once, nothing comes more often than leases
 //! ran out, and the broker has nothing to do.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::{Context as _, ensure};
 use courser_proto::v1::{
-    Message, Nack, PublishRequest, PullRequest, QueueStats, Settle, SettleRequest, Settled,
-    admin_client::AdminClient, broker_client::BrokerClient,
+    Message, Nack, PeekEntriesRequest, PublishRequest, PullRequest, QueueStats,
+    RedriveEntriesRequest, Reject, Settle, SettleRequest, Settled, admin_client::AdminClient,
+    broker_client::BrokerClient,
 };
 use rustix::process::Signal;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
 use tonic::transport::Channel;
 
 use crate::{
     broker::{Broker, LOOK, Place, Programs},
+    changes::{self, Worker},
     control::Control,
     drain,
     figures::{self, COMES_MAX, idle},
-    history::QUEUES,
+    history::{History, Known, NOW, QUEUES, Totals},
     load,
     random::Random,
     report::Outcome,
@@ -35,8 +47,9 @@ pub(crate) async fn stop(programs: &Programs, starts: &Starts, mut random: Rando
     let round = Round::new(programs, &starts.fresh);
     let mut outcome = Outcome::new("stopped for longer than a lease".to_owned());
     outcome.hit = true;
-    if let Err(error) = stopped(&round.place, &mut random).await {
-        outcome.wrong.push(format!("{error:#}"));
+    match stopped(&round.place, &mut random).await {
+        Ok(totals) => outcome.totals = totals,
+        Err(error) => outcome.wrong.push(format!("{error:#}")),
     }
     outcome.close(round)
 }
@@ -45,8 +58,9 @@ pub(crate) async fn clock(programs: &Programs, starts: &Starts, mut random: Rand
     let round = Round::new(programs, &starts.fresh);
     let mut outcome = Outcome::new("the clock is set".to_owned());
     outcome.hit = true;
-    if let Err(error) = set(&round.place, &mut random).await {
-        outcome.wrong.push(format!("{error:#}"));
+    match set(&round.place, &mut random).await {
+        Ok(totals) => outcome.totals = totals,
+        Err(error) => outcome.wrong.push(format!("{error:#}")),
     }
     outcome.close(round)
 }
@@ -144,6 +158,50 @@ impl Client {
         Ok(settled.ok.len())
     }
 
+    /// Makes dead letters, all of them.
+    async fn dead_letter(&mut self, held: &[(u64, u32)]) -> anyhow::Result<()> {
+        let reject = |(lease_id, _): &(u64, u32)| Reject {
+            lease_id: *lease_id,
+            reason: "chosen".to_owned(),
+            description: String::new(),
+        };
+        let dead_letter = held.iter().map(reject).collect();
+        let settled = self
+            .settle(Settle {
+                dead_letter,
+                ..Default::default()
+            })
+            .await?;
+        let (ok, all) = (settled.ok.len(), held.len());
+        ensure!(ok == all, "{ok} of {all} became dead letters");
+        Ok(())
+    }
+
+    /// Redrives so many dead letters, which must be all there are.
+    async fn redrive(&mut self, count: usize) -> anyhow::Result<()> {
+        let queue = format!("{}.dlq", QUEUES[0]);
+        let request = PeekEntriesRequest {
+            queue: queue.clone(),
+            limit: 1000,
+            ..Default::default()
+        };
+        let entries = self.admin.peek_entries(request).await?.into_inner().entries;
+        let found = entries.len();
+        ensure!(found == count, "{found} of {count} dead letters are there");
+        let request = RedriveEntriesRequest {
+            queue,
+            entry_ids: entries.iter().map(|entry| entry.entry_id).collect(),
+            ..Default::default()
+        };
+        let redriven = self.admin.redrive_entries(request).await?;
+        let redriven = redriven.into_inner().redriven;
+        ensure!(
+            redriven == count as u64,
+            "{redriven} of {count} were redriven"
+        );
+        Ok(())
+    }
+
     async fn stats(&mut self) -> anyhow::Result<QueueStats> {
         let stats = drain::stats(&mut self.admin, QUEUES[0]).await?;
         stats.context("the queue is there")
@@ -202,6 +260,44 @@ impl Client {
     }
 }
 
+/// A queue that is changed meanwhile.
+struct Changing {
+    history: History,
+    is_over: Arc<AtomicBool>,
+    worker: JoinHandle<()>,
+}
+
+impl Changing {
+    async fn start(
+        broker: &Broker,
+        history: &History,
+        random: &mut Random,
+    ) -> anyhow::Result<Self> {
+        let worker = Worker::begin(broker, history, random.fork(300)).await;
+        let worker = worker.context("the queue that is changed cannot be looked at")?;
+        let is_over = Arc::new(AtomicBool::new(false));
+        Ok(Self {
+            history: history.clone(),
+            worker: tokio::spawn(worker.run(is_over.clone())),
+            is_over,
+        })
+    }
+
+    /// All that was asked must be answered.
+    async fn finish(self) -> anyhow::Result<()> {
+        self.is_over.store(true, Ordering::Release);
+        self.worker.await?;
+        let known = self.history.lock();
+        ensure!(known.totals.changed > 0, "nothing was changed");
+        ensure!(
+            known.steps.are_answered() && known.violations.is_empty(),
+            "a change was refused, or went wrong: {:?}",
+            known.violations
+        );
+        Ok(())
+    }
+}
+
 async fn start(place: &Place) -> anyhow::Result<(Broker, Client)> {
     let broker = Broker::start(place).await;
     let broker = broker.map_err(|ended| anyhow::anyhow!("it did not start: {ended:?}"))?;
@@ -209,15 +305,19 @@ async fn start(place: &Place) -> anyhow::Result<(Broker, Client)> {
     Ok((broker, client))
 }
 
-async fn stopped(place: &Place, random: &mut Random) -> anyhow::Result<()> {
+async fn stopped(place: &Place, random: &mut Random) -> anyhow::Result<Totals> {
     let (broker, mut client) = start(place).await?;
     load::create_queues(&mut client.admin, LEASE).await?;
     client.publish(300).await?;
+    let history = History::new(Known::default(), &place.control);
+    let changing = Changing::start(&broker, &history, random).await?;
     let mut expired = 0;
     for _ in 0..2 {
         let count = random.within(20..100) as u32;
         let held = client.pull(count).await?;
         let (now, late) = held.split_at(held.len() / 3);
+        let (dead, now) = now.split_at(now.len() / 3);
+        client.dead_letter(dead).await?;
         let ok = client.ack(&now.to_vec()).await?;
         ensure!(ok == now.len(), "{ok} of {} acks were OK", now.len());
         broker.signal(Signal::STOP);
@@ -225,6 +325,7 @@ async fn stopped(place: &Place, random: &mut Random) -> anyhow::Result<()> {
         broker.signal(Signal::CONT);
         expired += late.len() as u64;
         client.expired(expired).await?;
+        client.redrive(dead.len()).await?;
         // A late ack holds while nobody else has the entry; whatever holds, holds once.
         let late = late.to_vec();
         let taken = client.pull(20).await?;
@@ -242,21 +343,27 @@ async fn stopped(place: &Place, random: &mut Random) -> anyhow::Result<()> {
             rest.len()
         );
     }
+    changing.finish().await?;
     client.drain(0).await?;
     client.books().await?;
-    idle(&broker).await
+    idle(&broker).await?;
+    Ok(history.known().totals)
 }
 
-async fn set(place: &Place, random: &mut Random) -> anyhow::Result<()> {
+async fn set(place: &Place, random: &mut Random) -> anyhow::Result<Totals> {
     let control: &Control = &place.control;
     let (mut broker, mut client) = start(place).await?;
     load::create_queues(&mut client.admin, LEASE).await?;
     client.publish(200).await?;
+    let history = History::new(Known::default(), control);
     let mut expired = 0;
     for _ in 0..ROUNDS {
         // Set while leases are held: they last as long as they would have.
         let began = Instant::now();
         let held = client.pull(random.within(10..30) as u32).await?;
+        let (dead, held) = held.split_at(held.len() / 3);
+        client.dead_letter(dead).await?;
+        let changing = Changing::start(&broker, &history, random).await?;
         let hours = [-48, -2, 1, 24, 1000][random.within(0..5) as usize];
         control.set_clock(hours * HOUR);
         sleep(LEASE / 2).await;
@@ -271,6 +378,8 @@ async fn set(place: &Place, random: &mut Random) -> anyhow::Result<()> {
         ensure!(began.elapsed() >= LEASE, "leases ran out too early");
         // A delay passes too.
         delayed(&mut client, control, random).await?;
+        client.redrive(dead.len()).await?;
+        changing.finish().await?;
         idle(&broker).await?;
     }
     // Started again with a clock that was set back: what never failed comes at once, and what failed
@@ -281,6 +390,7 @@ async fn set(place: &Place, random: &mut Random) -> anyhow::Result<()> {
     broker.kill();
     control.set_clock(-72 * HOUR);
     let (mut broker, mut back) = again(place, &client).await?;
+    as_changed(&broker, &history).await?;
     let waiting = back.stats().await?.delayed;
     ensure!(
         waiting <= delayed,
@@ -291,8 +401,16 @@ async fn set(place: &Place, random: &mut Random) -> anyhow::Result<()> {
     broker.kill();
     control.set_clock(0);
     let (broker, mut right) = again(place, &back).await?;
+    as_changed(&broker, &history).await?;
     right.drain(0).await?;
-    idle(&broker).await
+    idle(&broker).await?;
+    Ok(history.known().totals)
+}
+
+/// The queue that was changed is as the last change left it.
+async fn as_changed(broker: &Broker, history: &History) -> anyhow::Result<()> {
+    let wrong = changes::wrong(broker, &history.known(), NOW).await?;
+    wrong.map_or(Ok(()), |wrong| Err(anyhow::anyhow!(wrong)))
 }
 
 /// A start on the same folder; the client goes on where the last one was.
