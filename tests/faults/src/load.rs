@@ -3,18 +3,14 @@
 use std::{
     collections::{HashMap, VecDeque},
     ops::Range,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
     time::Duration,
 };
 
 use courser_proto::v1::{
     Backoff, Binding, CreateQueueRequest, Delivery, Durability, Extend, Nack, Open,
-    PeekEntriesRequest, PublishStreamRequest, QueueOptions, RedriveEntriesRequest, Settle,
-    SettleOutcome, SettleRefusal, Settled, SubscribeRequest, admin_client::AdminClient,
-    broker_client::BrokerClient, subscribe_request, subscribe_response,
+    PublishStreamRequest, QueueOptions, Settle, SettleOutcome, SettleRefusal, Settled,
+    SubscribeRequest, admin_client::AdminClient, broker_client::BrokerClient, subscribe_request,
+    subscribe_response,
 };
 use tokio::{
     sync::mpsc,
@@ -26,10 +22,10 @@ use tonic::{Code, Status, transport::Channel};
 
 use crate::{
     broker::Broker,
-    changes::Worker,
-    history::{History, Mover, PLACES, Place, QUEUES},
+    history::{History, Mover, Place, QUEUES},
     letter::Letter,
     message,
+    others::Others,
     random::Random,
 };
 
@@ -41,9 +37,6 @@ pub(crate) const CONSUMERS: [u32; 2] = [2, 1];
 const LOAD_MAX: Duration = Duration::from_secs(120);
 /// For how long a lease is extended that lasts longer than any round.
 const EXTENDED: Duration = Duration::from_secs(7200);
-/// Milliseconds between two redrives of a queue, and how many entries one takes at most.
-const REDRIVE_PAUSE: Range<u64> = 10..100;
-const REDRIVEN_MAX: u64 = 3;
 /// Settled leases that may be settled once more.
 const SETTLED_KEPT: usize = 64;
 /// When nothing has come for so long, a consumer asks what became of the settles that want no results.
@@ -177,129 +170,6 @@ pub(crate) async fn busy(broker: &Broker, history: &History, load: Load, random:
     others.stop().await;
 }
 
-/// Who redrives and changes a queue beside the publishers and consumers of a load.
-pub(crate) struct Others {
-    tasks: JoinSet<()>,
-    is_over: Arc<AtomicBool>,
-}
-
-impl Others {
-    pub(crate) async fn start(
-        broker: &Broker,
-        history: &History,
-        load: Load,
-        random: &mut Random,
-    ) -> Self {
-        let mut tasks = JoinSet::new();
-        let is_over = Arc::new(AtomicBool::new(false));
-        for place in 0..PLACES {
-            let random = random.fork(200 + place as u64);
-            if let Some(admin) = broker.admin().await {
-                tasks.spawn(redrive(
-                    admin,
-                    history.clone(),
-                    place,
-                    random,
-                    is_over.clone(),
-                ));
-            }
-        }
-        // What a large load leaves must not live.
-        let may_change = !load.is_large();
-        let worker = Worker::begin(broker, history, random.fork(300));
-        if may_change && let Some(worker) = worker.await {
-            tasks.spawn(worker.run(is_over.clone()));
-        }
-        Self { tasks, is_over }
-    }
-
-    /// Ends them in the middle of whatever they wait for.
-    async fn stop(self) {
-        end(self.tasks).await;
-    }
-
-    /// Ends them once what they asked is answered.
-    pub(crate) async fn finish(mut self) {
-        self.is_over.store(true, Ordering::Release);
-        while let Some(done) = self.tasks.join_next().await {
-            done.expect("a task of the load does not panic");
-        }
-    }
-}
-
-/// Ends tasks of a load.
-async fn end(mut tasks: JoinSet<()>) {
-    tasks.abort_all();
-    while let Some(done) = tasks.join_next().await {
-        assert!(
-            done.is_ok() || done.is_err_and(|error| error.is_cancelled()),
-            "a task of the load does not panic"
-        );
-    }
-}
-
-/// Now and then redrives a few of the oldest dead letters. Nobody else takes any.
-async fn redrive(
-    mut admin: AdminClient<Channel>,
-    history: History,
-    place: Place,
-    mut random: Random,
-    is_over: Arc<AtomicBool>,
-) {
-    let queue = format!("{}.dlq", QUEUES[place]);
-    while !is_over.load(Ordering::Acquire) {
-        sleep(Duration::from_millis(random.within(REDRIVE_PAUSE))).await;
-        let request = PeekEntriesRequest {
-            queue: queue.clone(),
-            limit: random.within(1..REDRIVEN_MAX + 1) as u32,
-            ..Default::default()
-        };
-        let entries = match admin.peek_entries(request).await {
-            Ok(answer) => answer.into_inner().entries,
-            Err(status) => return refused(&history, &status),
-        };
-        let letters = entries.iter().map(|entry| history.looked_at(place, entry));
-        let Some(letters) = letters.collect::<Option<Vec<_>>>() else {
-            return;
-        };
-        for letter in &letters {
-            history.move_sent(place, *letter, Mover::Redrive);
-        }
-        if letters.is_empty() {
-            continue;
-        }
-        let request = RedriveEntriesRequest {
-            queue: queue.clone(),
-            entry_ids: entries.iter().map(|entry| entry.entry_id).collect(),
-            ..Default::default()
-        };
-        let redriven = match admin.redrive_entries(request).await {
-            Ok(answer) => answer.into_inner().redriven,
-            Err(status) => return refused(&history, &status),
-        };
-        if redriven == letters.len() as u64 {
-            for letter in letters {
-                history.moved(place, letter, Mover::Redrive);
-            }
-        } else if !history.was_hit() {
-            history.violation(format!("{redriven} of {letters:?} were redriven"));
-        }
-    }
-}
-
-/// A look at entries or a redrive was refused: the broker is gone or its disk has failed.
-fn refused(history: &History, status: &Status) {
-    let codes = [
-        Code::Unavailable,
-        Code::Unknown,
-        Code::Cancelled,
-        Code::Internal,
-    ];
-    if !codes.contains(&status.code()) {
-        history.violation(format!("a redrive was refused: {status:?}"));
-    }
-}
-
 /// Publishes a load until all of it is answered or the broker is gone.
 pub(crate) async fn publish(broker: &Broker, history: &History, load: Load, random: &mut Random) {
     let mut producers = JoinSet::new();
@@ -317,6 +187,17 @@ pub(crate) async fn publish(broker: &Broker, history: &History, load: Load, rand
     });
     if done.await.is_err() {
         history.violation(format!("the load was stuck for {LOAD_MAX:?}"));
+    }
+}
+
+/// Ends tasks of a load.
+pub(crate) async fn end(mut tasks: JoinSet<()>) {
+    tasks.abort_all();
+    while let Some(done) = tasks.join_next().await {
+        assert!(
+            done.is_ok() || done.is_err_and(|error| error.is_cancelled()),
+            "a task of the load does not panic"
+        );
     }
 }
 

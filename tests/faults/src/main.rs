@@ -38,6 +38,7 @@ mod kill;
 mod letter;
 mod load;
 mod message;
+mod others;
 #[path = "../../crash/random.rs"]
 mod random;
 mod rebuild;
