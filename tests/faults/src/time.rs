@@ -320,6 +320,8 @@ async fn stopped(place: &Place, random: &mut Random) -> anyhow::Result<Totals> {
         client.dead_letter(dead).await?;
         let ok = client.ack(&now.to_vec()).await?;
         ensure!(ok == now.len(), "{ok} of {} acks were OK", now.len());
+        // Changes go on, and one of them is under way.
+        sleep(Duration::from_millis(random.within(0..200))).await;
         broker.signal(Signal::STOP);
         sleep(LEASE + Duration::from_millis(random.within(100..1500))).await;
         broker.signal(Signal::CONT);
