@@ -101,7 +101,7 @@ impl Steps {
         self.answered(BEFORE);
     }
 
-    pub(crate) fn are_answered(&self) -> bool {
+    fn are_answered(&self) -> bool {
         self.steps.iter().all(|step| step.answered != NEVER)
     }
 
@@ -134,6 +134,17 @@ impl Steps {
         };
         Some(format!("{QUEUE} {what}: {is:?}, and may be {may_be:?}"))
     }
+}
+
+/// Something was asked, and all of it is answered.
+pub(crate) fn all_answered(history: &History) -> anyhow::Result<()> {
+    let known = history.lock();
+    ensure!(known.totals.changed > 0, "nothing was changed");
+    ensure!(
+        known.steps.are_answered(),
+        "a change was refused, or not answered"
+    );
+    Ok(())
 }
 
 /// What is wrong with the queue behind event `cut`, in a broker that has just started.

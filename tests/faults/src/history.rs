@@ -448,11 +448,11 @@ impl History {
         let mut known = self.lock();
         let settled = known.settled(place, letter);
         if by == Mover::Redrive {
-            // It has not failed then.
+            // It has not failed then, and whoever made it a dead letter does not hold it.
             settled.nacked.clear();
-        }
-        if let Some(lease) = &mut settled.lease {
-            lease.given_back = true;
+            if let Some(lease) = &mut settled.lease {
+                lease.given_back = true;
+            }
         }
         settled.moves.push(Move {
             by,

@@ -26,6 +26,7 @@ const REDRIVE_PAUSE: Range<u64> = 10..100;
 const REDRIVEN_MAX: u64 = 3;
 
 /// Who redrives and changes a queue beside the publishers and consumers of a load.
+#[derive(Default)]
 pub(crate) struct Others {
     tasks: JoinSet<()>,
     is_over: Arc<AtomicBool>,
@@ -38,27 +39,43 @@ impl Others {
         load: Load,
         random: &mut Random,
     ) -> Self {
-        let mut tasks = JoinSet::new();
-        let is_over = Arc::new(AtomicBool::new(false));
+        // What a large load leaves must not live.
+        let may_change = !load.is_large();
+        let mut others = Self::default();
         for place in 0..PLACES {
             let random = random.fork(200 + place as u64);
             if let Some(admin) = broker.admin().await {
-                tasks.spawn(redrive(
-                    admin,
-                    history.clone(),
-                    place,
-                    random,
-                    is_over.clone(),
-                ));
+                let is_over = others.is_over.clone();
+                let redrive = redrive(admin, history.clone(), place, random, is_over);
+                others.tasks.spawn(redrive);
             }
         }
-        // What a large load leaves must not live.
-        let may_change = !load.is_large();
-        let worker = Worker::begin(broker, history, random.fork(300));
-        if may_change && let Some(worker) = worker.await {
-            tasks.spawn(worker.run(is_over.clone()));
+        if may_change {
+            others.change(broker, history, random).await;
         }
-        Self { tasks, is_over }
+        others
+    }
+
+    /// Only who changes a queue. `None` when the broker is gone or does not tell how it is.
+    pub(crate) async fn changing(
+        broker: &Broker,
+        history: &History,
+        random: &mut Random,
+    ) -> Option<Self> {
+        let mut others = Self::default();
+        others.change(broker, history, random).await?;
+        Some(others)
+    }
+
+    async fn change(
+        &mut self,
+        broker: &Broker,
+        history: &History,
+        random: &mut Random,
+    ) -> Option<()> {
+        let worker = Worker::begin(broker, history, random.fork(300)).await?;
+        self.tasks.spawn(worker.run(self.is_over.clone()));
+        Some(())
     }
 
     /// Ends them in the middle of whatever they wait for.

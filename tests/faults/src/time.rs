@@ -3,14 +3,7 @@
 //! Afterwards the figures of leases add up, each lease ended once, nothing comes more often than leases
 //! ran out, and the broker has nothing to do.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use courser_proto::v1::{
@@ -19,20 +12,18 @@ use courser_proto::v1::{
     broker_client::BrokerClient,
 };
 use rustix::process::Signal;
-use tokio::{
-    task::JoinHandle,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 use tonic::transport::Channel;
 
 use crate::{
     broker::{Broker, LOOK, Place, Programs},
-    changes::{self, Worker},
+    changes,
     control::Control,
     drain,
     figures::{self, COMES_MAX, idle},
     history::{History, Known, NOW, QUEUES, Totals},
     load,
+    others::Others,
     random::Random,
     report::Outcome,
     round::{Round, Starts},
@@ -260,42 +251,23 @@ impl Client {
     }
 }
 
-/// A queue that is changed meanwhile.
-struct Changing {
-    history: History,
-    is_over: Arc<AtomicBool>,
-    worker: JoinHandle<()>,
+/// Changes a queue meanwhile.
+async fn changing(
+    broker: &Broker,
+    history: &History,
+    random: &mut Random,
+) -> anyhow::Result<Others> {
+    let others = Others::changing(broker, history, random).await;
+    others.context("the queue that is changed cannot be looked at")
 }
 
-impl Changing {
-    async fn start(
-        broker: &Broker,
-        history: &History,
-        random: &mut Random,
-    ) -> anyhow::Result<Self> {
-        let worker = Worker::begin(broker, history, random.fork(300)).await;
-        let worker = worker.context("the queue that is changed cannot be looked at")?;
-        let is_over = Arc::new(AtomicBool::new(false));
-        Ok(Self {
-            history: history.clone(),
-            worker: tokio::spawn(worker.run(is_over.clone())),
-            is_over,
-        })
-    }
-
-    /// All that was asked must be answered.
-    async fn finish(self) -> anyhow::Result<()> {
-        self.is_over.store(true, Ordering::Release);
-        self.worker.await?;
-        let known = self.history.lock();
-        ensure!(known.totals.changed > 0, "nothing was changed");
-        ensure!(
-            known.steps.are_answered() && known.violations.is_empty(),
-            "a change was refused, or went wrong: {:?}",
-            known.violations
-        );
-        Ok(())
-    }
+/// All changes that were asked must be answered, and none wrong.
+async fn finish(changing: Others, history: &History) -> anyhow::Result<()> {
+    changing.finish().await;
+    changes::all_answered(history)?;
+    let violations = history.known().violations;
+    ensure!(violations.is_empty(), "{violations:?}");
+    Ok(())
 }
 
 async fn start(place: &Place) -> anyhow::Result<(Broker, Client)> {
@@ -310,7 +282,7 @@ async fn stopped(place: &Place, random: &mut Random) -> anyhow::Result<Totals> {
     load::create_queues(&mut client.admin, LEASE).await?;
     client.publish(300).await?;
     let history = History::new(Known::default(), &place.control);
-    let changing = Changing::start(&broker, &history, random).await?;
+    let changing = changing(&broker, &history, random).await?;
     let mut expired = 0;
     for _ in 0..2 {
         let count = random.within(20..100) as u32;
@@ -345,7 +317,7 @@ async fn stopped(place: &Place, random: &mut Random) -> anyhow::Result<Totals> {
             rest.len()
         );
     }
-    changing.finish().await?;
+    finish(changing, &history).await?;
     client.drain(0).await?;
     client.books().await?;
     idle(&broker).await?;
@@ -365,7 +337,7 @@ async fn set(place: &Place, random: &mut Random) -> anyhow::Result<Totals> {
         let held = client.pull(random.within(10..30) as u32).await?;
         let (dead, held) = held.split_at(held.len() / 3);
         client.dead_letter(dead).await?;
-        let changing = Changing::start(&broker, &history, random).await?;
+        let changing = changing(&broker, &history, random).await?;
         let hours = [-48, -2, 1, 24, 1000][random.within(0..5) as usize];
         control.set_clock(hours * HOUR);
         sleep(LEASE / 2).await;
@@ -381,7 +353,7 @@ async fn set(place: &Place, random: &mut Random) -> anyhow::Result<Totals> {
         // A delay passes too.
         delayed(&mut client, control, random).await?;
         client.redrive(dead.len()).await?;
-        changing.finish().await?;
+        finish(changing, &history).await?;
         idle(&broker).await?;
     }
     // Started again with a clock that was set back: what never failed comes at once, and what failed
