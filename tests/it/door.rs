@@ -4,8 +4,7 @@
 //! else is served as before.
 
 use bytes::{Buf as _, BufMut as _};
-use courser_proto::v1::{Open, SubscribeRequest, subscribe_request};
-use prost::Message as _;
+use courser_proto::v1::{Open, PeekEntriesRequest, SubscribeRequest, subscribe_request};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -89,14 +88,19 @@ fn literal(block: &mut Vec<u8>, name: &str, value: &str) {
     }
 }
 
+/// A message of gRPC.
+fn grpc(message: &impl prost::Message) -> Vec<u8> {
+    let bytes = message.encode_to_vec();
+    let mut request = vec![0];
+    request.extend(u32::try_from(bytes.len()).unwrap().to_be_bytes());
+    request.extend(bytes);
+    request
+}
+
 /// The first request of a subscription, as a message of gRPC.
 fn opening(open: Open) -> Vec<u8> {
     let kind = Some(subscribe_request::Kind::Open(open));
-    let open = SubscribeRequest { kind }.encode_to_vec();
-    let mut request = vec![0];
-    request.extend(u32::try_from(open.len()).unwrap().to_be_bytes());
-    request.extend(open);
-    request
+    grpc(&SubscribeRequest { kind })
 }
 
 /// The streams that a client opens have odd numbers.
@@ -108,6 +112,24 @@ fn streams() -> impl Iterator<Item = u32> {
 struct Peer(TcpStream);
 
 impl Peer {
+    async fn take_one_byte_of_each_stream(&mut self) {
+        let window = [&[0, INITIAL_WINDOW][..], &1_u32.to_be_bytes()].concat();
+        self.send(&frame(SETTINGS, 0, 0, &window)).await;
+    }
+
+    /// Waits for a byte of a stream; `false` when the connection ends before.
+    async fn gets_a_byte_of(&mut self, stream: u32) -> bool {
+        within("a byte", async {
+            while let Some(frame) = self.receive().await {
+                if frame.kind == DATA && frame.stream == stream {
+                    return true;
+                }
+            }
+            false
+        })
+        .await
+    }
+
     async fn connect(broker: &Broker) -> Self {
         let mut stream = TcpStream::connect(broker.grpc).await.unwrap();
         let mut opening = PREFACE.to_vec();
@@ -276,8 +298,7 @@ async fn streams_that_end_and_take_nothing_hold_no_more_than_those_that_go_on() 
     broker.create("orders").await;
     broker.publish("orders", &"x".repeat(4_000_000)).await;
     let mut peer = Peer::connect(&broker).await;
-    let window = [&[0, INITIAL_WINDOW][..], &1_u32.to_be_bytes()].concat();
-    peer.send(&frame(SETTINGS, 0, 0, &window)).await;
+    peer.take_one_byte_of_each_stream().await;
     let subscribe = call("/courser.v1.Broker/Subscribe", &[]);
     let request = opening(Open {
         max_bytes: 16 << 20,
@@ -292,15 +313,7 @@ async fn streams_that_end_and_take_nothing_hold_no_more_than_those_that_go_on() 
             .wait_for_stats("orders", "a delivery", |s| s.delivered_total == count)
             .await;
         // It has it once a byte of it is there.
-        within("a byte", async {
-            loop {
-                let frame = peer.receive().await.expect("the connection is open");
-                if frame.kind == DATA && frame.stream == stream {
-                    return;
-                }
-            }
-        })
-        .await;
+        assert!(peer.gets_a_byte_of(stream).await, "the connection is open");
         peer.send(&frame(DATA, END_STREAM, stream, &[])).await;
         broker
             .wait_for_stats("orders", "no lease", |s| s.leased == 0)
@@ -309,6 +322,43 @@ async fn streams_that_end_and_take_nothing_hold_no_more_than_those_that_go_on() 
     // There is no room for anybody new now, until this connection is cut.
     within("the end", async { while peer.receive().await.is_some() {} }).await;
     assert_eq!(broker.pull("orders").await.attempt, 1);
+    assert_others_are_served(&broker).await;
+}
+
+/// A page of entries is large, whoever asks for it needs not read it, and HTTP/2 has it as a whole in memory once one
+/// byte may go. 128 MiB are 33 of them and a part.
+#[tokio::test]
+async fn pages_that_nobody_takes_end_their_connection() {
+    let broker = Broker::start().await;
+    broker.create("orders").await;
+    broker.create("large").await;
+    broker.publish("large", &"x".repeat(4_000_000)).await;
+    let peek = call("/courser.v1.Admin/PeekEntries", &[]);
+    let request = grpc(&PeekEntriesRequest {
+        queue: "large".to_owned(),
+        ..PeekEntriesRequest::default()
+    });
+    let (mut first, mut second) = (Peer::connect(&broker).await, Peer::connect(&broker).await);
+    for (peer, pages) in [(&mut first, 8), (&mut second, 25)] {
+        peer.take_one_byte_of_each_stream().await;
+        for stream in streams().take(pages) {
+            peer.send(&frame(HEADERS, END_HEADERS, stream, &peek)).await;
+            peer.send(&frame(DATA, END_STREAM, stream, &request)).await;
+            assert!(peer.gets_a_byte_of(stream).await, "there is room");
+        }
+    }
+    // One is beyond that, and the next waits; the one that has taken nothing for longest goes, and that is not enough.
+    for stream in [101, 103] {
+        second
+            .send(&frame(HEADERS, END_HEADERS, stream, &peek))
+            .await;
+        second
+            .send(&frame(DATA, END_STREAM, stream, &request))
+            .await;
+    }
+    for peer in [&mut first, &mut second] {
+        within("the end", async { while peer.receive().await.is_some() {} }).await;
+    }
     assert_others_are_served(&broker).await;
 }
 

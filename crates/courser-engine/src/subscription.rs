@@ -175,6 +175,12 @@ impl Settler {
         self.door.bring(command).await
     }
 
+    /// Settles whose results are not taken; some may not have been carried out.
+    #[must_use]
+    pub fn unanswered(&self) -> usize {
+        limits::SETTLES_WAITING_MAX - self.waiting.available_permits()
+    }
+
     /// Asks for no more deliveries; [`Event::Drained`] comes after the last one. What is held can be
     /// settled as before. `false` when the broker has ended.
     pub async fn drain(&self) -> bool {
@@ -229,6 +235,12 @@ impl Subscription {
     #[must_use]
     pub fn settler(&self) -> Settler {
         self.settler.clone()
+    }
+
+    /// Its settles whose results are not taken.
+    #[must_use]
+    pub fn unanswered(&self) -> usize {
+        self.settler.unanswered()
     }
 
     /// The next events, up to `limit`, appended to `events`; 0 when there will be none.

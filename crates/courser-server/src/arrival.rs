@@ -1,6 +1,9 @@
 //! Requests that have not arrived whole. What has come of them is kept until the rest comes, on each
 //! stream of each connection: so it may take only so long, and all of it together only so many bytes.
 //!
+//! What has arrived whole waits in memory for the engine: for the disk, mostly. While that is too much, nothing more is read, and HTTP/2's
+//! windows keep it with those who send it.
+//!
 //! What comes is handed on in pieces of one request each, its prefix by itself. tonic gathers pieces in a
 //! buffer, and makes room for a whole request when it has seen its prefix: what it has by then is moved, and
 //! what it gets beyond the request makes the buffer grow. In such pieces each byte is copied once.
@@ -17,11 +20,14 @@ use std::{
 
 use bytes::{Buf as _, Bytes};
 use http_body::{Frame, SizeHint};
-use tokio::time::{Sleep, sleep};
+use tokio::{
+    sync::{Notify, futures::OwnedNotified},
+    time::{Sleep, sleep},
+};
 use tonic::{
     Status,
     body::Body,
-    codegen::{Service, http},
+    codegen::{BoxFuture, Service, http},
     server::NamedService,
 };
 
@@ -30,11 +36,94 @@ use crate::{
     status::{arrives_too_slowly, too_much_arriving},
 };
 
-/// What has come of all requests that are not whole.
+/// What has come of all requests.
 #[derive(Clone, Debug)]
 pub(crate) struct Arrivals {
+    /// Of those that are not whole.
     bytes: Arc<AtomicUsize>,
     bytes_max: usize,
+    whole: Arc<Whole>,
+}
+
+/// Requests that are whole and not carried out.
+#[derive(Debug, Default)]
+struct Whole {
+    bytes: AtomicUsize,
+    /// They have become few enough.
+    room: Arc<Notify>,
+}
+
+impl Whole {
+    fn is_full(&self) -> bool {
+        self.bytes.load(Ordering::SeqCst) > limits::WAITING_BYTES_MAX
+    }
+}
+
+/// The request of one body that is whole and not carried out, if there is one.
+#[derive(Clone, Debug)]
+struct Place(Arc<Placed>);
+
+#[derive(Debug)]
+struct Placed {
+    bytes: AtomicUsize,
+    whole: Arc<Whole>,
+}
+
+impl Place {
+    fn take(&self, bytes: usize) {
+        self.0.bytes.fetch_add(bytes, Ordering::SeqCst);
+        self.0.whole.bytes.fetch_add(bytes, Ordering::SeqCst);
+    }
+
+    fn is_taken(&self) -> bool {
+        self.0.bytes.load(Ordering::SeqCst) > 0
+    }
+
+    fn leave(&self) {
+        self.0.leave();
+    }
+}
+
+impl Placed {
+    fn leave(&self) {
+        // Only whoever took the place leaves it.
+        if self.bytes.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let (bytes, whole) = (self.bytes.swap(0, Ordering::SeqCst), &self.whole);
+        let before = whole.bytes.fetch_sub(bytes, Ordering::SeqCst);
+        if before > limits::WAITING_BYTES_MAX && !whole.is_full() {
+            whole.room.notify_waiters();
+        }
+    }
+}
+
+impl Drop for Placed {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// Until when a request that is whole counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Calls {
+    /// Until it is answered: it is the only one of its body.
+    Single,
+    /// Until the next is asked for: then the engine has it.
+    Publishes,
+    /// Not at all, for it is small and makes room: settlements, and whoever watches.
+    Uncounted,
+}
+
+impl Calls {
+    fn of(path: &str) -> Self {
+        match path {
+            "/courser.v1.Broker/PublishStream" => Self::Publishes,
+            "/courser.v1.Broker/Subscribe" => Self::Uncounted,
+            courser if courser.starts_with("/courser.") => Self::Single,
+            _ => Self::Uncounted,
+        }
+    }
 }
 
 impl Arrivals {
@@ -42,13 +131,20 @@ impl Arrivals {
         Self {
             bytes: Arc::default(),
             bytes_max,
+            whole: Arc::default(),
         }
     }
 
-    /// Bytes that have come of them.
-    #[cfg(feature = "fuzz")]
-    pub(crate) fn held(&self) -> &AtomicUsize {
-        &self.bytes
+    /// Bytes that have come of those that are not whole.
+    #[cfg(any(test, feature = "fuzz"))]
+    pub(crate) fn held(&self) -> usize {
+        self.bytes.load(Ordering::SeqCst)
+    }
+
+    /// Bytes of those that are whole and not carried out.
+    #[cfg(any(test, feature = "fuzz"))]
+    pub(crate) fn waiting(&self) -> usize {
+        self.whole.bytes.load(Ordering::SeqCst)
     }
 
     /// Bounds what has come of the requests of `service`.
@@ -71,19 +167,32 @@ impl<S: NamedService> NamedService for Watched<S> {
     const NAME: &'static str = S::NAME;
 }
 
-impl<S: Service<http::Request<Body>>> Service<http::Request<Body>> for Watched<S> {
+impl<S> Service<http::Request<Body>> for Watched<S>
+where
+    S: Service<http::Request<Body>>,
+    S::Future: Send + 'static,
+{
     type Response = S::Response;
     type Error = S::Error;
-    type Future = S::Future;
+    type Future = BoxFuture<S::Response, S::Error>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.service.poll_ready(context)
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> S::Future {
-        let arrivals = self.arrivals.clone();
-        self.service
-            .call(request.map(|body| Body::new(Arriving::new(body, arrivals))))
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let (arrivals, calls) = (self.arrivals.clone(), Calls::of(request.uri().path()));
+        let (parts, body) = request.into_parts();
+        let body = Arriving::new(body, arrivals, calls);
+        let place = body.place.clone();
+        let request = http::Request::from_parts(parts, Body::new(body));
+        let answering = self.service.call(request);
+        Box::pin(async move {
+            let answer = answering.await;
+            // The body of a stream has it too.
+            drop(place);
+            answer
+        })
     }
 }
 
@@ -96,18 +205,29 @@ pub(crate) struct Arriving<B> {
     given: Partial,
     partial: Partial,
     held: Held,
+    calls: Calls,
+    place: Place,
+    /// Heard when there is room again for requests that are whole.
+    room: Option<Pin<Box<OwnedNotified>>>,
     /// Runs while we wait for the rest of a request.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl<B> Arriving<B> {
-    pub(crate) fn new(body: B, arrivals: Arrivals) -> Self {
+    pub(crate) fn new(body: B, arrivals: Arrivals, calls: Calls) -> Self {
+        let place = Place(Arc::new(Placed {
+            bytes: AtomicUsize::new(0),
+            whole: Arc::clone(&arrivals.whole),
+        }));
         Self {
             body,
             rest: Bytes::new(),
             given: Partial::default(),
             partial: Partial::default(),
             held: Held { arrivals, bytes: 0 },
+            calls,
+            place,
+            room: None,
             deadline: None,
         }
     }
@@ -124,8 +244,34 @@ impl<B> Arriving<B> {
         let piece = self
             .rest
             .split_to(self.given.missing().min(self.rest.len()));
-        self.given.add(&piece);
+        let come = self.given.come + piece.len();
+        if self.given.add(&piece) && self.calls != Calls::Uncounted {
+            self.place.take(come);
+        }
         Frame::data(piece)
+    }
+
+    /// Ready while there is room for more requests. What the engine has may be ahead of that: it comes to its end.
+    fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.calls == Calls::Uncounted || self.place.is_taken() {
+            return Poll::Ready(());
+        }
+        let whole = &self.held.arrivals.whole;
+        while whole.is_full() {
+            let room = self
+                .room
+                .get_or_insert_with(|| Box::pin(Arc::clone(&whole.room).notified_owned()));
+            // It may have been before that was heard.
+            if !whole.is_full() {
+                break;
+            }
+            // That time is ours.
+            self.deadline = None;
+            ready!(room.as_mut().poll(context));
+            self.room = None;
+        }
+        self.room = None;
+        Poll::Ready(())
     }
 }
 
@@ -140,9 +286,14 @@ where
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.calls == Calls::Publishes && self.given.come == 0 {
+            // Whoever asks for the next is done with the one before.
+            self.place.leave();
+        }
         if !self.rest.is_empty() {
             return Poll::Ready(Some(Ok(self.piece())));
         }
+        ready!(self.poll_room(context));
         match Pin::new(&mut self.body).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(match frame.into_data() {
                 Ok(data) => self.take(&data).map(|()| {
@@ -235,6 +386,7 @@ impl Held {
         let Arrivals {
             bytes: all,
             bytes_max,
+            ..
         } = &self.arrivals;
         if bytes < self.bytes {
             all.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
@@ -284,8 +436,16 @@ mod tests {
     }
 
     fn body(arrivals: &Arrivals) -> (mpsc::UnboundedSender<Bytes>, Arriving<Frames>) {
+        body_of(arrivals, Calls::Single)
+    }
+
+    fn body_of(
+        arrivals: &Arrivals,
+        calls: Calls,
+    ) -> (mpsc::UnboundedSender<Bytes>, Arriving<Frames>) {
         let (frames, receiver) = mpsc::unbounded_channel();
-        (frames, Arriving::new(Frames(receiver), arrivals.clone()))
+        let body = Arriving::new(Frames(receiver), arrivals.clone(), calls);
+        (frames, body)
     }
 
     async fn piece(body: &mut Arriving<Frames>) -> Result<usize, Status> {
@@ -411,11 +571,84 @@ mod tests {
         // One that is whole holds nothing, however large it is, and one that is gone neither.
         first_frames.send(bytes.split_off(60).into()).unwrap();
         assert_eq!(next(&mut first).await.unwrap(), 145);
-        assert_eq!(arrivals.bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(arrivals.held(), 0);
         first_frames.send(request(9)[..8].to_vec().into()).unwrap();
         assert_eq!(next(&mut first).await.unwrap(), 8);
-        assert_eq!(arrivals.bytes.load(Ordering::Relaxed), 8);
+        assert_eq!(arrivals.held(), 8);
         drop(first);
-        assert_eq!(arrivals.bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(arrivals.held(), 0);
+    }
+
+    /// As much as may wait, and a byte.
+    fn fill(arrivals: &Arrivals) -> Place {
+        let place = Place(Arc::new(Placed {
+            bytes: AtomicUsize::new(0),
+            whole: Arc::clone(&arrivals.whole),
+        }));
+        place.take(limits::WAITING_BYTES_MAX + 1);
+        place
+    }
+
+    async fn has_none(body: &mut Arriving<Frames>) -> bool {
+        let hour = Duration::from_secs(3_600);
+        tokio::time::timeout(hour, next(body)).await.is_err()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_more_is_read_while_too_much_waits_for_the_engine() {
+        let arrivals = Arrivals::new(100);
+        for calls in [Calls::Single, Calls::Publishes] {
+            let (frames, mut body) = body_of(&arrivals, calls);
+            // In the midst of a request or between two, and that is not held against who sends.
+            let bytes = request(20);
+            for part in [&bytes[..7], &bytes[7..]] {
+                frames.send(part.to_vec().into()).unwrap();
+                let full = fill(&arrivals);
+                assert!(has_none(&mut body).await, "{calls:?}");
+                full.leave();
+                assert_eq!(next(&mut body).await.unwrap(), part.len());
+            }
+            drop(body);
+            assert_eq!(arrivals.waiting(), 0);
+        }
+        let (frames, mut body) = body_of(&arrivals, Calls::Uncounted);
+        let _full = fill(&arrivals);
+        frames.send(request(20).into()).unwrap();
+        assert_eq!(next(&mut body).await.unwrap(), 25);
+        assert_eq!(arrivals.waiting(), limits::WAITING_BYTES_MAX + 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_is_whole_waits_until_it_is_carried_out() {
+        let arrivals = Arrivals::new(100);
+        let (frames, mut single) = body_of(&arrivals, Calls::Single);
+        frames.send(request(20).into()).unwrap();
+        assert_eq!(next(&mut single).await.unwrap(), 25);
+        assert_eq!(arrivals.waiting(), 25);
+        // It is looked whether there is more; there is, whatever else waits.
+        let full = fill(&arrivals);
+        frames.send(Bytes::from_static(b"x")).unwrap();
+        assert_eq!(next(&mut single).await.unwrap(), 1);
+        full.leave();
+        let answering = single.place.clone();
+        drop(single);
+        assert_eq!(arrivals.waiting(), 25);
+        drop(answering);
+        assert_eq!(arrivals.waiting(), 0);
+
+        let (frames, mut stream) = body_of(&arrivals, Calls::Publishes);
+        frames
+            .send([request(20), request(30)].concat().into())
+            .unwrap();
+        for expected in [5, 20] {
+            assert_eq!(piece(&mut stream).await.unwrap(), expected);
+        }
+        assert_eq!(arrivals.waiting(), 25);
+        for expected in [5, 30] {
+            assert_eq!(piece(&mut stream).await.unwrap(), expected);
+        }
+        assert_eq!(arrivals.waiting(), 35, "the first is with the engine");
+        assert!(has_none(&mut stream).await);
+        assert_eq!(arrivals.waiting(), 0);
     }
 }

@@ -27,6 +27,11 @@ impl Signal {
         self.0.given.load(Ordering::SeqCst)
     }
 
+    /// Whether it is this very signal, of all that there are.
+    pub(crate) fn key(&self) -> usize {
+        Arc::as_ptr(&self.0).addr()
+    }
+
     /// Hears the signal if it is given from now on; look at [`Self::is_given`] afterwards.
     pub(crate) fn listen(&self) -> OwnedNotified {
         Arc::clone(&self.0.notify).notified_owned()

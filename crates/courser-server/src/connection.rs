@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use axum::{extract::connect_info::Connected, serve::IncomingStream};
 use courser_engine::Cut;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -16,8 +17,9 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, futures::OwnedNotified},
     time::{Instant, Sleep, sleep},
 };
+use tonic::codegen::http::Extensions;
 
-use crate::{closing::Signal, limits};
+use crate::{answers::Answers, closing::Signal, limits};
 
 /// How long a peer may take.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +36,7 @@ pub(crate) enum Patience {
 pub(crate) struct Listener {
     inner: TcpListener,
     places: Arc<Semaphore>,
+    max: usize,
     patience: Patience,
     cut: Signal,
 }
@@ -44,6 +47,7 @@ impl Listener {
         Self {
             inner,
             places: Arc::new(Semaphore::new(max)),
+            max,
             patience,
             cut,
         }
@@ -65,11 +69,16 @@ impl Listener {
         }
     }
 
+    /// How many there are now.
+    pub(crate) fn open(&self) -> usize {
+        self.max - self.places.available_permits()
+    }
+
     fn connection(&self, stream: TcpStream, place: OwnedSemaphorePermit) -> Connection {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY could not be set");
         }
-        let out = Signal::default();
+        let way = Way::default();
         Connection {
             stream,
             deadline: Some(Box::pin(sleep(self.patience.time()))),
@@ -77,8 +86,8 @@ impl Listener {
             received: 0,
             cut: self.cut.clone(),
             cutting: Box::pin(self.cut.listen()),
-            going: Box::pin(out.listen()),
-            out,
+            going: Box::pin(way.out.listen()),
+            way,
             _place: place,
         }
     }
@@ -116,8 +125,8 @@ pub(crate) struct Connection {
     received: usize,
     cut: Signal,
     cutting: Pin<Box<OwnedNotified>>,
-    /// Its own end, beside that of all.
-    out: Signal,
+    /// With its own end, beside that of all.
+    way: Way,
     going: Pin<Box<OwnedNotified>>,
     _place: OwnedSemaphorePermit,
 }
@@ -125,7 +134,7 @@ pub(crate) struct Connection {
 impl Connection {
     /// What its requests' handlers know of it.
     pub(crate) fn way(&self) -> Way {
-        Way(self.out.clone())
+        self.way.clone()
     }
 
     fn check_cut(&self) -> io::Result<()> {
@@ -135,7 +144,7 @@ impl Connection {
                 "the broker has ended",
             ));
         }
-        if self.out.is_given() {
+        if self.way.is_ended() {
             return Err(io::Error::new(
                 io::ErrorKind::ConnectionAborted,
                 "it took nothing while others waited for the memory",
@@ -150,7 +159,7 @@ impl Connection {
             self.cutting = Box::pin(self.cut.listen());
         }
         if self.going.as_mut().poll(context).is_ready() {
-            self.going = Box::pin(self.out.listen());
+            self.going = Box::pin(self.way.out.listen());
         }
         self.check_cut()?;
         match &mut self.deadline {
@@ -241,14 +250,59 @@ impl AsyncWrite for Connection {
 }
 
 /// The connection that a request came over, as its handler knows it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Way(Signal);
+#[derive(Clone, Debug)]
+pub(crate) struct Way {
+    out: Signal,
+    /// Pages of it are made one after the other: many of one connection would keep out those of all others.
+    pages: Arc<Semaphore>,
+}
+
+impl Default for Way {
+    fn default() -> Self {
+        Self {
+            out: Signal::default(),
+            pages: Arc::new(Semaphore::new(1)),
+        }
+    }
+}
 
 impl Way {
+    /// That of the request with these extensions.
+    pub(crate) fn of(extensions: &Extensions) -> Self {
+        extensions.get::<Self>().cloned().unwrap_or_default()
+    }
+
     /// To end it.
     pub(crate) fn cut(&self) -> Cut {
-        let out = self.0.clone();
+        let out = self.out.clone();
         Cut::new(move || out.give())
+    }
+
+    pub(crate) fn end(&self) {
+        self.out.give();
+    }
+
+    pub(crate) fn is_ended(&self) -> bool {
+        self.out.is_given()
+    }
+
+    /// Which connection it is, of all that there are.
+    pub(crate) fn key(&self) -> usize {
+        self.out.key()
+    }
+
+    /// What `making` makes, which is large: behind what other requests of this connection want, and when there is room among all
+    /// `answers`.
+    pub(crate) async fn page<T>(&self, answers: &Answers, making: impl Future<Output = T>) -> T {
+        // It is never closed.
+        let _place = self.pages.acquire().await;
+        answers.page(making).await
+    }
+}
+
+impl Connected<IncomingStream<'_, Listener>> for Way {
+    fn connect_info(stream: IncomingStream<'_, Listener>) -> Self {
+        stream.io().way()
     }
 }
 

@@ -4,7 +4,6 @@
 use std::{
     collections::VecDeque,
     pin::Pin,
-    sync::atomic::Ordering,
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -20,7 +19,7 @@ use tokio_stream::Stream as _;
 use tonic::{Code, Status, Streaming, codec::Decoder, codegen::http};
 
 use crate::{
-    arrival::{Arrivals, Arriving},
+    arrival::{Arrivals, Arriving, Calls},
     convert::{self, InvalidField, InvalidSettlement},
     status::publish_error_to_proto,
     transport,
@@ -111,7 +110,12 @@ impl http_body::Body for Pieces {
 #[must_use]
 pub fn arrive(kind: Kind, pieces: Vec<Bytes>, request_max: usize, held_max: usize) -> Arrived {
     let arrivals = Arrivals::new(held_max);
-    let body = Arriving::new(Pieces(pieces.into()), arrivals.clone());
+    let calls = match kind {
+        Kind::PublishStream => Calls::Publishes,
+        Kind::Subscribe => Calls::Uncounted,
+        Kind::Publish | Kind::Settle | Kind::Pull => Calls::Single,
+    };
+    let body = Arriving::new(Pieces(pieces.into()), arrivals.clone(), calls);
     let mut arrived = Arrived {
         requests: Vec::new(),
         failure: None,
@@ -152,7 +156,7 @@ pub fn arrive(kind: Kind, pieces: Vec<Bytes>, request_max: usize, held_max: usiz
             read(decoder, body, request_max, &arrivals, to, Request::Pull);
         }
     }
-    arrived.held_after = arrivals.bytes();
+    arrived.held_after = arrivals.held() + arrivals.waiting();
     arrived
 }
 
@@ -171,7 +175,7 @@ fn read<D>(
     let mut context = Context::from_waker(Waker::noop());
     loop {
         let next = Pin::new(&mut requests).poll_next(&mut context);
-        arrived.held_most = arrived.held_most.max(arrivals.bytes());
+        arrived.held_most = arrived.held_most.max(arrivals.held());
         match next {
             Poll::Ready(Some(Ok(request))) => arrived.requests.push(wrap(request)),
             Poll::Ready(Some(Err(status))) => {
@@ -181,12 +185,6 @@ fn read<D>(
             Poll::Ready(None) => return,
             Poll::Pending => unreachable!("all of the body is there"),
         }
-    }
-}
-
-impl Arrivals {
-    fn bytes(&self) -> usize {
-        self.held().load(Ordering::Relaxed)
     }
 }
 

@@ -2,7 +2,8 @@
 
 use axum::{
     Router,
-    extract::State,
+    body::Body,
+    extract::{ConnectInfo, State},
     http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::get,
@@ -10,7 +11,7 @@ use axum::{
 use courser_engine::{BrokerHandle, request::Health};
 use tokio::{task::spawn_blocking, time::timeout};
 
-use crate::{health::HealthView, limits, metrics};
+use crate::{answers::Answers, connection::Way, health::HealthView, limits, metrics};
 
 const INDEX: &str = "\
 Courser, a message broker.
@@ -25,11 +26,17 @@ Courser, a message broker.
 struct Face {
     handle: BrokerHandle,
     health: HealthView,
+    answers: Answers,
     version: &'static str,
 }
 
 /// All there is. Nothing takes a body, and none is read.
-pub(crate) fn router(handle: BrokerHandle, health: HealthView, version: &'static str) -> Router {
+pub(crate) fn router(
+    handle: BrokerHandle,
+    health: HealthView,
+    answers: Answers,
+    version: &'static str,
+) -> Router {
     Router::new()
         .route("/", get(async || INDEX))
         .route("/healthz", get(healthz))
@@ -38,6 +45,7 @@ pub(crate) fn router(handle: BrokerHandle, health: HealthView, version: &'static
         .with_state(Face {
             handle,
             health,
+            answers,
             version,
         })
 }
@@ -59,9 +67,13 @@ async fn readyz(State(face): State<Face>) -> Response {
     }
 }
 
-async fn metrics(State(face): State<Face>) -> Response {
+async fn metrics(ConnectInfo(way): ConnectInfo<Way>, State(face): State<Face>) -> Response {
+    let answers = face.answers.clone();
     match timeout(limits::HTTP_ANSWER_TIME_MAX, metrics_text(face)).await {
-        Ok(Some(text)) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Ok(Some(text)) => {
+            let body = Body::new(answers.count(way, Body::from(text)));
+            ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], body).into_response()
+        }
         Ok(None) => unavailable("the broker is shutting down\n"),
         Err(_) => unavailable("the broker did not answer in time\n"),
     }
@@ -69,10 +81,13 @@ async fn metrics(State(face): State<Face>) -> Response {
 
 /// The text is made beside the other tasks, for with many queues it takes a while.
 async fn metrics_text(face: Face) -> Option<String> {
-    let snapshot = face.handle.snapshot().await.ok()?;
-    spawn_blocking(move || metrics::text(snapshot, face.version))
-        .await
-        .ok()
+    let making = async {
+        let snapshot = face.handle.snapshot().await.ok()?;
+        spawn_blocking(move || metrics::text(snapshot, face.version))
+            .await
+            .ok()
+    };
+    face.answers.page(making).await
 }
 
 fn unavailable(reason: &str) -> Response {

@@ -21,6 +21,8 @@ use tonic::{
     codegen::{BoxFuture, http},
 };
 
+use crate::answers::{Answer, Held};
+
 /// What ends when the bytes are gone that it came with.
 #[derive(Debug)]
 pub(crate) enum Kept {
@@ -28,6 +30,8 @@ pub(crate) enum Kept {
     Deliveries(#[expect(dead_code, reason = "its end is what counts")] Unsent),
     /// The answer to a pull.
     Pulled(#[expect(dead_code, reason = "its end is what counts")] Hold),
+    /// Any other answer.
+    Counted(#[expect(dead_code, reason = "its end is what counts")] Held),
 }
 
 /// What goes along with the next bytes of one answer.
@@ -37,10 +41,20 @@ pub(crate) struct Leaving(Arc<Along>);
 #[derive(Debug, Default)]
 struct Along {
     kept: Mutex<Vec<Kept>>,
+    /// The answer, when its bytes are counted as such.
+    answer: Option<Answer>,
     asking: OnceLock<Arc<AtomicBool>>,
 }
 
 impl Leaving {
+    /// Of an answer whose bytes are counted.
+    pub(crate) fn counted(answer: Answer) -> Self {
+        Self(Arc::new(Along {
+            answer: Some(answer),
+            ..Along::default()
+        }))
+    }
+
     /// From now on, tells by `asking` whether the connection asks for more of the answer than there is. Said
     /// here, where nothing is between this and the connection: with any frame that it has it may stop
     /// asking, also one that carries no delivery.
@@ -83,7 +97,10 @@ impl Leaving {
 
     /// The last bytes of an answer, with what was kept until they are gone.
     pub(crate) fn load(&self, bytes: Bytes) -> Bytes {
-        let kept = std::mem::take(&mut *self.lock());
+        let mut kept = std::mem::take(&mut *self.lock());
+        if let Some(answer) = &self.0.answer {
+            kept.push(Kept::Counted(answer.hold(bytes.len())));
+        }
         if kept.is_empty() {
             return bytes;
         }

@@ -4,6 +4,7 @@
 //! to the [`BrokerHandle`], and its answer is put into the words of the wire (`convert`, `status`).
 #![warn(missing_docs)]
 
+mod answers;
 mod arrival;
 mod closing;
 mod connection;

@@ -26,6 +26,10 @@ pub(crate) const FRAME_BYTES_MAX: u32 = 256 * 1024;
 pub(crate) const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 /// Bytes that a peer may send on one connection ahead of us: several streams at full speed.
 pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+/// The same of as many connections as have so much: those that come when there are more have less.
+pub(crate) const CONNECTION_WINDOWS_BYTES: u32 = 256 * 1024 * 1024;
+/// The least that a connection has, which HTTP/2 prescribes.
+pub(crate) const CONNECTION_WINDOW_BYTES_MIN: u32 = 65_535;
 /// How long a gRPC connection may be silent before it is pinged.
 pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 /// How long the answer to a ping may take before the peer counts as gone.
@@ -126,6 +130,15 @@ pub(crate) fn connections_max(files_max: usize) -> (usize, usize) {
     (grpc.max(1), http.max(1))
 }
 
+/// Bytes that a peer may send ahead of us, on its connection and on each stream of it, when there are so many
+/// connections: what nobody reads yet is in memory, and 12,288 connections with 4 MiB each would be 48 GiB.
+pub(crate) fn windows(connections: usize) -> (u32, u32) {
+    let connections = u32::try_from(connections).unwrap_or(u32::MAX).max(1);
+    let window = (CONNECTION_WINDOWS_BYTES / connections)
+        .clamp(CONNECTION_WINDOW_BYTES_MIN, CONNECTION_WINDOW_BYTES);
+    (window, window.min(STREAM_WINDOW_BYTES))
+}
+
 /// Bytes of one gRPC request when a payload may have `message_bytes`.
 pub(crate) fn request_bytes_max(message_bytes: usize) -> usize {
     message_bytes.max(PUBLISH_BYTES_MAX) + REQUEST_FRAMING_BYTES
@@ -136,9 +149,27 @@ pub(crate) fn request_bytes_max(message_bytes: usize) -> usize {
 pub(crate) const ANSWER_BYTES_MAX: usize =
     courser_core::limits::PAYLOAD_BYTES_MAX + ANSWER_FRAMING_BYTES;
 
+/// Bytes of answers without deliveries that lie with connections and are not taken, of all of them: eight of the largest
+/// pages. Beyond that pages wait, and connections are ended of which nothing was taken for a while, until it is half; at twice as
+/// much, whoever has taken least lately.
+pub(crate) const ANSWERS_BYTES_MAX: u64 = 128 * 1024 * 1024;
+/// How long nothing of an answer may be taken while others wait for its room.
+pub(crate) const ANSWER_STILL_MAX: Duration = Duration::from_secs(1);
+/// Bytes of such an answer that go to a connection at once: as large as a frame, so that whoever reads slowly is
+/// seen to read.
+pub(crate) const ANSWER_PIECE_BYTES: usize = 256 * 1024;
+/// Bytes of one of them that count as one step: nearly all have less, and count for nothing.
+pub(crate) const ANSWER_STEP_BYTES: usize = 16 * 1024;
+/// Pages, peeks, and texts of all metrics that are made at once: what is being made does not count yet.
+pub(crate) const PAGES_AT_ONCE: usize = 4;
+
 /// Bytes of one request of the Admin service. The largest one that is allowed, 1,000 bindings or names of
 /// queues, takes 265 KB; an empty binding takes 2 bytes, and 24 once it is decoded.
 pub(crate) const ADMIN_REQUEST_BYTES_MAX: usize = 1024 * 1024;
+
+/// Bytes of requests that have arrived whole and wait for the engine, of all streams together, beyond which nothing more is
+/// read: as much as the engine takes at once, so that it has what to do.
+pub(crate) const WAITING_BYTES_MAX: usize = 128 * 1024 * 1024;
 
 /// How long a request may take from its first byte to its last while we wait for it: 16 MiB come within
 /// that over 5 Mbit/s.
@@ -153,6 +184,19 @@ pub(crate) fn arriving_bytes_max(message_bytes: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn windows_of_all_connections_together_are_bounded() {
+        assert_eq!(windows(0), (4 << 20, 1 << 20));
+        assert_eq!(windows(64), (4 << 20, 1 << 20));
+        assert_eq!(windows(128), (2 << 20, 1 << 20));
+        assert_eq!(windows(1_024), (256 << 10, 256 << 10));
+        assert_eq!(windows(usize::MAX), (65_535, 65_535));
+        let all: u64 = (1..=GRPC_CONNECTIONS_MAX)
+            .map(|connections| u64::from(windows(connections).0))
+            .sum();
+        assert!(all < 2 << 30, "{all}");
+    }
 
     #[test]
     fn connections_leave_three_of_eight_files_to_the_store() {

@@ -20,9 +20,10 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 
 use crate::{
     ServerOptions,
+    answers::Answers,
     arrival::Arrivals,
     closing::Signal,
-    connection::{Listener, Patience},
+    connection::{Listener, Patience, Way},
     health::HealthView,
     http, limits,
     service::{AdminService, BrokerFace, BrokerService, InOurWords},
@@ -60,9 +61,11 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let signals = Signals::default();
     let health = HealthView::new(handle.clone(), signals.closing.clone());
+    let answers = Answers::default();
     let mut faces = Faces {
-        grpc: start_grpc(&handle, &options, grpc, health.clone(), &signals)?,
-        http: http.map(|http| start_http(&handle, &options, http, health.clone(), &signals)),
+        grpc: start_grpc(&handle, &options, grpc, &answers, health.clone(), &signals)?,
+        http: http
+            .map(|http| start_http(&handle, &options, http, answers, health.clone(), &signals)),
     };
     let early = tokio::select! {
         () = shutdown => None,
@@ -143,11 +146,12 @@ fn start_grpc(
     handle: &BrokerHandle,
     options: &ServerOptions,
     listener: TcpListener,
+    answers: &Answers,
     health: HealthView,
     signals: &Signals,
 ) -> Result<JoinHandle<Result<(), ServeError>>, ServeError> {
     let (reporter, health_service) = tonic_health::server::health_reporter();
-    let routes = services(handle, options, health_service)?;
+    let routes = services(handle, options, answers, health_service)?;
     tasks::spawn("health", health.report(reporter, signals.ended.clone()));
     let (max, _http) = limits::connections_max(options.files_max);
     if max < limits::GRPC_CONNECTIONS_MAX {
@@ -170,13 +174,14 @@ fn start_grpc(
 fn services(
     handle: &BrokerHandle,
     options: &ServerOptions,
+    answers: &Answers,
     health: HealthServer<impl Health>,
 ) -> Result<Routes, ServeError> {
     let arrivals = Arrivals::new(limits::arriving_bytes_max(options.max_message_bytes));
     let request_bytes_max = limits::request_bytes_max(options.max_message_bytes);
     let broker = BrokerService::new(handle.clone(), options.max_message_bytes);
-    let admin = AdminService::new(handle.clone(), options.clone());
-    let broker = BrokerFace::new(broker, options.max_message_bytes);
+    let admin = AdminService::new(handle.clone(), answers.clone(), options.clone());
+    let broker = BrokerFace::new(broker, answers.clone(), options.max_message_bytes);
     let admin = AdminServer::new(admin)
         .max_decoding_message_size(limits::ADMIN_REQUEST_BYTES_MAX)
         .max_encoding_message_size(limits::ANSWER_BYTES_MAX);
@@ -191,15 +196,15 @@ fn services(
             request_bytes_max,
             failure: handle.failure().clone(),
         }))
-        .add_service(arrivals.watch(InOurWords {
+        .add_service(arrivals.watch(answers.watch(InOurWords {
             inner: admin,
             request_bytes_max: limits::ADMIN_REQUEST_BYTES_MAX,
             failure: handle.failure().clone(),
-        }))
-        .add_service(arrivals.watch(reflection().build_v1()?))
+        })))
+        .add_service(arrivals.watch(answers.watch(reflection().build_v1()?)))
         // Many clients know reflection by its old name only: grpcio's, and all from before 2023.
-        .add_service(arrivals.watch(reflection().build_v1alpha()?))
-        .add_service(arrivals.watch(health))
+        .add_service(arrivals.watch(answers.watch(reflection().build_v1alpha()?)))
+        .add_service(arrivals.watch(answers.watch(health)))
         .prepare())
 }
 
@@ -207,13 +212,15 @@ fn start_http(
     handle: &BrokerHandle,
     options: &ServerOptions,
     listener: TcpListener,
+    answers: Answers,
     health: HealthView,
     signals: &Signals,
 ) -> JoinHandle<Result<(), ServeError>> {
     let (_grpc, max) = limits::connections_max(options.files_max);
     let cut = signals.cut.clone();
     let listener = Listener::new(listener, max, Patience::Request, cut);
-    let router = http::router(handle.clone(), health, options.version);
+    let router = http::router(handle.clone(), health, answers, options.version)
+        .into_make_service_with_connect_info::<Way>();
     let ended = signals.ended.clone().given();
     tasks::spawn("http", async move {
         let server = axum::serve(listener, router).with_graceful_shutdown(ended);

@@ -46,7 +46,12 @@ pub(crate) async fn serve(mut listener: Listener, routes: Routes, closing: Signa
             routes: routes.clone(),
             way: connection.way(),
         };
-        let serving = serve_connection(connection, service, protocol.clone(), closing.clone());
+        let mut protocol = protocol.clone();
+        let (of_connection, of_stream) = limits::windows(listener.open());
+        protocol
+            .initial_connection_window_size(of_connection)
+            .initial_stream_window_size(of_stream);
+        let serving = serve_connection(connection, service, protocol, closing.clone());
         let open = open.clone();
         tasks::spawn("connection", async move {
             serving.await;
@@ -77,7 +82,7 @@ async fn serve_connection(
     }
 }
 
-/// HTTP/2 with every protection set by name: several defaults are "no limit". Connections have no
+/// HTTP/2 with every protection set by name: several defaults are "no limit". Windows are those of each connection. Connections have no
 /// largest age, for the end of a consumer's connection is the end of its leases.
 fn protocol() -> http2::Builder<TaskExecutor> {
     let mut protocol = http2::Builder::new(TaskExecutor);
@@ -88,8 +93,6 @@ fn protocol() -> http2::Builder<TaskExecutor> {
         .max_local_error_reset_streams(limits::LOCAL_ERROR_RESET_STREAMS_MAX)
         .max_header_list_size(limits::HEADER_LIST_BYTES_MAX)
         .max_frame_size(limits::FRAME_BYTES_MAX)
-        .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
         .adaptive_window(false)
         .max_send_buf_size(limits::SEND_BUFFER_BYTES_MAX)
         .keep_alive_interval(limits::KEEPALIVE_INTERVAL)

@@ -244,6 +244,46 @@ pub(crate) async fn flood(broker: &Broker, scale: &Scale) -> Result<String> {
     ))
 }
 
+/// Peers that send the largest requests over all streams of their connections, and take no answers.
+pub(crate) async fn requests(broker: &Broker, scale: &Scale) -> Result<String> {
+    broker.create("requests").await?;
+    let request = grpc(&PublishRequest {
+        messages: messages("requests", 1, 4_000_000),
+        ..Default::default()
+    });
+    let (request, sent) = (Arc::new(request), Arc::<AtomicU64>::default());
+    let mut peers = JoinSet::new();
+    for _ in 0..scale.publishers {
+        let peer = Peer::open_with(&broker.grpc, 0).await?;
+        peers.spawn(send_all(peer, Arc::clone(&request), Arc::clone(&sent)));
+    }
+    sleep(scale.flood).await;
+    peers.shutdown().await;
+    drained(broker, "requests").await?;
+    let sent = sent.load(Ordering::Relaxed);
+    ensure!(sent > 0, "nothing was sent");
+    Ok(format!(
+        "{} peers for {:?}: {sent} requests of 4 MB sent",
+        scale.publishers, scale.flood
+    ))
+}
+
+/// Sends a request over each stream, one after the other, as far as the windows allow, and stays.
+async fn send_all(mut peer: Peer, request: Arc<Vec<u8>>, sent: Arc<AtomicU64>) {
+    let head = call("/courser.v1.Broker/Publish", "application/grpc");
+    let Some(mut window) = peer.window().await else {
+        return;
+    };
+    for stream in (1..).step_by(2).take(CALLS) {
+        peer.send(&frame(HEADERS, END_HEADERS, stream, &head)).await;
+        if !peer.send_body(&mut window, stream, &request).await {
+            return;
+        }
+        sent.fetch_add(1, Ordering::Relaxed);
+    }
+    peer.keep().await;
+}
+
 /// One pipelined publisher without any bound of its own.
 async fn push(
     mut client: BrokerClient<Channel>,
@@ -285,7 +325,7 @@ async fn push(
     Ok(())
 }
 
-fn messages(topic: &str, count: usize, bytes: usize) -> Vec<Message> {
+pub(crate) fn messages(topic: &str, count: usize, bytes: usize) -> Vec<Message> {
     let message = Message {
         topic: topic.to_owned(),
         payload: vec![b'x'; bytes].into(),
@@ -294,7 +334,7 @@ fn messages(topic: &str, count: usize, bytes: usize) -> Vec<Message> {
     vec![message; count]
 }
 
-async fn publish(
+pub(crate) async fn publish(
     broker: &Broker,
     topic: &str,
     count: usize,
@@ -315,7 +355,7 @@ async fn publish(
     Ok(())
 }
 
-fn open(queue: &str, credit: u32) -> Open {
+pub(crate) fn open(queue: &str, credit: u32) -> Open {
     Open {
         queue: queue.to_owned(),
         max_messages: credit,

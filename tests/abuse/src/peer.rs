@@ -18,11 +18,17 @@ pub(crate) const HEADERS: u8 = 1;
 pub(crate) const RST_STREAM: u8 = 3;
 pub(crate) const SETTINGS: u8 = 4;
 pub(crate) const PING: u8 = 6;
+pub(crate) const WINDOW_UPDATE: u8 = 8;
 pub(crate) const CONTINUATION: u8 = 9;
 
 pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
 const ACK: u8 = 1;
+
+/// Bytes of one frame that a peer sends.
+const FRAME: usize = 128 * 1024;
+/// The window of a connection until the broker makes it larger.
+const WINDOW_AT_FIRST: usize = 65_535;
 
 /// The largest window of a stream.
 const WINDOW: u32 = 0x7fff_ffff;
@@ -36,6 +42,12 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
     bytes.extend(stream.to_be_bytes());
     bytes.extend(payload);
     bytes
+}
+
+fn number(bytes: &[u8]) -> u32 {
+    bytes
+        .iter()
+        .fold(0, |all, byte| all << 8 | u32::from(*byte))
 }
 
 /// A header as a literal.
@@ -96,13 +108,18 @@ impl Peer {
 
     /// One that has begun HTTP/2, with the largest windows.
     pub(crate) async fn open(address: &str) -> Result<Self> {
+        Self::open_with(address, WINDOW).await
+    }
+
+    /// The same with so large a window of each stream.
+    pub(crate) async fn open_with(address: &str, stream_window: u32) -> Result<Self> {
         let mut peer = Self::connect(address).await?;
         let mut opening = PREFACE.to_vec();
         let mut window = 4u16.to_be_bytes().to_vec();
-        window.extend(WINDOW.to_be_bytes());
+        window.extend(stream_window.to_be_bytes());
         opening.extend(frame(SETTINGS, 0, 0, &window));
         let more = (WINDOW - 65_535).to_be_bytes();
-        opening.extend(frame(8, 0, 0, &more));
+        opening.extend(frame(WINDOW_UPDATE, 0, 0, &more));
         peer.0.write_all(&opening).await?;
         Ok(peer)
     }
@@ -116,28 +133,73 @@ impl Peer {
     /// Takes part in what keeps a connection, until it ends; the number of frames that came.
     pub(crate) async fn keep(mut self) -> u64 {
         let mut frames = 0;
-        while let Some((kind, flags, payload)) = self.receive().await {
+        while self.receive().await.is_some() {
             frames += 1;
-            let answer = match kind {
-                SETTINGS if flags & ACK == 0 => frame(SETTINGS, ACK, 0, &[]),
-                PING if flags & ACK == 0 => frame(PING, ACK, 0, &payload),
-                _ => continue,
-            };
-            if self.0.write_all(&answer).await.is_err() {
-                break;
-            }
         }
         frames
     }
 
-    /// The next frame: kind, flags, payload.
-    pub(crate) async fn receive(&mut self) -> Option<(u8, u8, Vec<u8>)> {
+    /// Takes what the broker opens with; the bytes that it lets the connection send.
+    pub(crate) async fn window(&mut self) -> Option<usize> {
+        let (mut window, mut is_settled) = (WINDOW_AT_FIRST, false);
+        while !is_settled || window == WINDOW_AT_FIRST {
+            let (kind, stream, payload) = self.receive().await?;
+            is_settled |= kind == SETTINGS;
+            if kind == WINDOW_UPDATE && stream == 0 {
+                window += number(payload.get(..4)?) as usize;
+            }
+        }
+        Some(window)
+    }
+
+    /// Sends the body of a call and its end, within the windows of the connection and of the stream, which the broker says
+    /// is 1 MiB at first; whether the connection lasted.
+    pub(crate) async fn send_body(
+        &mut self,
+        window: &mut usize,
+        stream: u32,
+        mut body: &[u8],
+    ) -> bool {
+        let mut of_stream = 1024 * 1024;
+        while !body.is_empty() {
+            let now = body.len().min(FRAME).min(*window).min(of_stream);
+            if now == 0 {
+                let Some((kind, on, payload)) = self.receive().await else {
+                    return false;
+                };
+                let more = || payload.get(..4).map_or(0, number) as usize;
+                match kind {
+                    WINDOW_UPDATE if on == 0 => *window += more(),
+                    WINDOW_UPDATE if on == stream => of_stream += more(),
+                    _ => {}
+                }
+                continue;
+            }
+            let (piece, rest) = body.split_at(now);
+            let flags = if rest.is_empty() { END_STREAM } else { 0 };
+            if !self.send(&frame(DATA, flags, stream, piece)).await {
+                return false;
+            }
+            (body, *window, of_stream) = (rest, *window - now, of_stream - now);
+        }
+        true
+    }
+
+    /// The next frame, answered if that keeps the connection: kind, stream, payload.
+    async fn receive(&mut self) -> Option<(u8, u32, Vec<u8>)> {
         let mut head = [0; 9];
         self.0.read_exact(&mut head).await.ok()?;
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
         let mut payload = vec![0; length as usize];
         self.0.read_exact(&mut payload).await.ok()?;
-        Some((head[3], head[4], payload))
+        let (kind, flags) = (head[3], head[4]);
+        if let SETTINGS | PING = kind
+            && flags & ACK == 0
+        {
+            let echo = if kind == PING { &payload[..] } else { &[] };
+            self.0.write_all(&frame(kind, ACK, 0, echo)).await.ok()?;
+        }
+        Some((kind, number(&head[5..]), payload))
     }
 
     /// Reads until the other side ends the connection, up to a time; whether it did.

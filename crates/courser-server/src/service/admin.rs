@@ -7,6 +7,8 @@ use tonic::{Request, Response, Status};
 use super::watch::{self, StatsStream};
 use crate::{
     ServerOptions,
+    answers::Answers,
+    connection::Way,
     convert::{
         new_queue_name_from_proto, new_queue_options_from_proto, options_change_from_proto,
         page_from_proto, peek_from_proto, peeked_to_proto, queue_name_from_proto, queue_to_proto,
@@ -19,12 +21,17 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct AdminService {
     handle: BrokerHandle,
+    answers: Answers,
     options: ServerOptions,
 }
 
 impl AdminService {
-    pub(crate) fn new(handle: BrokerHandle, options: ServerOptions) -> Self {
-        Self { handle, options }
+    pub(crate) fn new(handle: BrokerHandle, answers: Answers, options: ServerOptions) -> Self {
+        Self {
+            handle,
+            answers,
+            options,
+        }
     }
 
     async fn set_paused(&self, name: String, paused: bool) -> Result<v1::Queue, Status> {
@@ -101,12 +108,10 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::GetQueueRequest>,
     ) -> Result<Response<v1::GetQueueResponse>, Status> {
+        let way = Way::of(request.extensions());
         let name = queue_name_from_proto("name", request.into_inner().name)?;
-        let view = self
-            .handle
-            .get_queue(name)
-            .await
-            .map_err(queue_error_to_status)?;
+        let view = way.page(&self.answers, self.handle.get_queue(name)).await;
+        let view = view.map_err(queue_error_to_status)?;
         Ok(Response::new(v1::GetQueueResponse {
             queue: Some(queue_to_proto(&view)),
         }))
@@ -116,9 +121,11 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::ListQueuesRequest>,
     ) -> Result<Response<v1::ListQueuesResponse>, Status> {
+        let way = Way::of(request.extensions());
         let (prefix, after, size) = page_from_proto(request.into_inner())?;
         // One more than asked for tells whether there is more.
-        let views = self.handle.list_queues(prefix, after, size + 1).await;
+        let listed = self.handle.list_queues(prefix, after, size + 1);
+        let views = way.page(&self.answers, listed).await;
         let views = views.map_err(queue_error_to_status)?;
         let (queues, all) = watch::queues_to_proto(&views[..views.len().min(size)]);
         let next_page_token = match queues.last() {
@@ -166,14 +173,12 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::PeekEntriesRequest>,
     ) -> Result<Response<v1::PeekEntriesResponse>, Status> {
+        let way = Way::of(request.extensions());
         let request = request.into_inner();
         let without_payload = request.without_payload;
         let (queue, peek) = peek_from_proto(request)?;
-        let peeked = self
-            .handle
-            .peek(queue, peek)
-            .await
-            .map_err(queue_error_to_status)?;
+        let peeked = way.page(&self.answers, self.handle.peek(queue, peek)).await;
+        let peeked = peeked.map_err(queue_error_to_status)?;
         let entries = peeked_to_proto(&peeked, without_payload);
         Ok(Response::new(v1::PeekEntriesResponse { entries }))
     }
@@ -202,10 +207,10 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::WatchStatsRequest>,
     ) -> Result<Response<StatsStream>, Status> {
+        let way = Way::of(request.extensions());
         let names = watched_from_proto(request.into_inner())?;
-        Ok(Response::new(
-            watch::watch(self.handle.clone(), names).await?,
-        ))
+        let watched = watch::watch(self.handle.clone(), self.answers.clone(), way, names).await?;
+        Ok(Response::new(watched))
     }
 
     async fn get_server_info(

@@ -6,6 +6,7 @@ use tonic::{Status, Streaming};
 
 use super::{confirms::ConfirmStream, deliveries::DeliveryStream};
 use crate::{
+    answers::Held,
     convert::{
         publish_from_proto, published_to_proto, pull_from_proto, settled_to_proto,
         settlements_from_proto,
@@ -52,8 +53,12 @@ impl BrokerService {
         })
     }
 
-    pub(super) fn publish_stream(&self, requests: Streaming<Numbered>) -> ConfirmStream {
-        ConfirmStream::start(&self.handle, requests, self.payload_bytes_max)
+    pub(super) fn publish_stream(
+        &self,
+        requests: Streaming<Numbered>,
+        held: Held,
+    ) -> ConfirmStream {
+        ConfirmStream::start(&self.handle, requests, self.payload_bytes_max, held)
     }
 
     pub(super) async fn subscribe(
@@ -61,8 +66,9 @@ impl BrokerService {
         requests: Streaming<v1::SubscribeRequest>,
         cut: Cut,
         leaving: Leaving,
+        held: Held,
     ) -> Result<DeliveryStream, Status> {
-        DeliveryStream::start(&self.handle, requests, cut, leaving).await
+        DeliveryStream::start(&self.handle, requests, cut, leaving, held).await
     }
 
     pub(super) async fn pull(

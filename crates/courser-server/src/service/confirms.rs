@@ -4,13 +4,13 @@
 use std::{
     collections::VecDeque,
     pin::{Pin, pin},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
 };
 
 use courser_engine::{
     BrokerHandle, Confirms, Failure, Publisher,
-    request::{Confirm, Health, Publish, PublishError},
+    request::{Confirm, Health, Publish, PublishError, Published},
     tasks,
 };
 use tokio::{
@@ -22,6 +22,7 @@ use tonic::{Status, Streaming};
 
 use super::shut_down;
 use crate::{
+    answers::Held,
     convert::publish_from_proto,
     limits,
     status::{internal, shutting_down},
@@ -46,9 +47,10 @@ impl ConfirmStream {
         handle: &BrokerHandle,
         requests: Streaming<Numbered>,
         payload_bytes_max: usize,
+        held: Held,
     ) -> Self {
         let (publisher, confirms) = handle.publisher();
-        let window = Arc::new(Window::default());
+        let window = Arc::new(Window::new(held));
         let reader = Reader {
             requests,
             publisher,
@@ -126,20 +128,31 @@ impl Drop for ConfirmStream {
 #[derive(Debug)]
 struct Window {
     units: Semaphore,
-    /// What each request on its way counts for, in their order.
-    costs: Mutex<VecDeque<u32>>,
+    ahead: Mutex<Ahead>,
 }
 
-impl Default for Window {
-    fn default() -> Self {
-        Self {
-            units: Semaphore::new(limits::CONFIRMS_WAITING_MAX as usize),
-            costs: Mutex::default(),
-        }
-    }
+/// The requests on their way.
+#[derive(Debug)]
+struct Ahead {
+    /// What each counts for, in their order, and about how many bytes its confirm takes.
+    costs: VecDeque<(u32, usize)>,
+    /// Bytes of all of these.
+    bytes: usize,
+    held: Held,
 }
 
 impl Window {
+    fn new(held: Held) -> Self {
+        Self {
+            units: Semaphore::new(limits::CONFIRMS_WAITING_MAX as usize),
+            ahead: Mutex::new(Ahead {
+                costs: VecDeque::new(),
+                bytes: 0,
+                held,
+            }),
+        }
+    }
+
     /// Waits until there is room for the confirm of a request.
     async fn enter(&self, messages: usize) {
         let cost = 1 + messages / limits::MESSAGES_PER_CONFIRM_UNIT;
@@ -148,19 +161,29 @@ impl Window {
             .min(limits::CONFIRMS_WAITING_MAX);
         if let Ok(units) = self.units.acquire_many(cost).await {
             units.forget();
-            self.costs
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push_back(cost);
+            let bytes = size_of::<Confirm>() + messages * size_of::<Published>();
+            let ahead = &mut *self.lock();
+            ahead.costs.push_back((cost, bytes));
+            ahead.bytes += bytes;
+            ahead.held.set(ahead.bytes);
         }
     }
 
     /// The first `count` requests are answered.
     fn answered(&self, count: usize) {
-        let mut costs = self.costs.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = count.min(costs.len());
-        let units: u32 = costs.drain(..count).sum();
-        self.units.add_permits(units as usize);
+        let ahead = &mut *self.lock();
+        let count = count.min(ahead.costs.len());
+        let mut units = 0;
+        for (cost, bytes) in ahead.costs.drain(..count) {
+            units += cost as usize;
+            ahead.bytes -= bytes;
+        }
+        ahead.held.set(ahead.bytes);
+        self.units.add_permits(units);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Ahead> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -225,6 +248,7 @@ mod tests {
     use std::{future::Future as _, task::Waker};
 
     use super::*;
+    use crate::{answers::Answers, connection::Way};
 
     fn has_room(window: &Window, messages: usize) -> bool {
         let mut context = Context::from_waker(Waker::noop());
@@ -234,7 +258,7 @@ mod tests {
     /// As the contract says of PublishStream.
     #[test]
     fn ten_thousand_requests_are_ahead_of_confirms_that_nobody_reads() {
-        let window = Window::default();
+        let window = Window::new(Answers::default().begin(Way::default()).hold(0));
         assert!((0..10_000).all(|_| has_room(&window, 15)));
         assert!(!has_room(&window, 1));
         window.answered(2);
@@ -243,5 +267,20 @@ mod tests {
         window.answered(10_000);
         assert!((0..158).all(|_| has_room(&window, 1_000)), "63 each");
         assert!(!has_room(&window, 1_000));
+    }
+
+    #[test]
+    fn confirms_that_nobody_reads_count_among_the_answers() {
+        let answers = Answers::default();
+        let window = Window::new(answers.begin(Way::default()).hold(0));
+        let each = 1_000 * size_of::<Published>();
+        assert!((0..100).all(|_| has_room(&window, 1_000)));
+        let all = 100 * each..100 * (each + 1_000);
+        let counted = |answers: &Answers| usize::try_from(answers.held().0).unwrap();
+        assert!(all.contains(&(counted(&answers) + limits::ANSWER_STEP_BYTES)));
+        window.answered(99);
+        assert!(counted(&answers) <= each);
+        window.answered(1);
+        assert_eq!(counted(&answers), 0);
     }
 }

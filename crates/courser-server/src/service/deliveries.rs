@@ -12,7 +12,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use courser_core::id::LeaseId;
+use courser_core::{error::LeaseError, id::LeaseId};
 use courser_engine::{
     BrokerHandle, Cut, Settler, Subscription,
     request::{Delivery, Ended, Event, Settled},
@@ -27,6 +27,7 @@ use tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
 use crate::{
+    answers::Held,
     convert::{InvalidField, InvalidSettlement, open_from_proto, settlements_from_proto},
     leaving::{Kept, Leaving},
     limits,
@@ -54,9 +55,26 @@ pub(crate) struct DeliveryStream {
     heartbeat: Pin<Box<Sleep>>,
 }
 
-/// Settles whose results have not come, in their order.
-#[derive(Debug, Default)]
-struct Unanswered(Mutex<VecDeque<Awaited>>);
+/// Settles whose results have not come.
+#[derive(Debug)]
+struct Unanswered(Mutex<Settles>);
+
+#[derive(Debug)]
+struct Settles {
+    /// Those that are answered, in their order.
+    awaited: VecDeque<Awaited>,
+    /// Leases in the largest so far.
+    largest: usize,
+    held: Held,
+}
+
+impl Settles {
+    /// There are so many, beside the one that is being read. Each has no more results than the largest.
+    fn count(&mut self, unanswered: usize) {
+        let each = self.largest * size_of::<(LeaseId, LeaseError)>();
+        self.held.set((unanswered + 1) * each);
+    }
+}
 
 /// A settle that the engine answers.
 #[derive(Debug)]
@@ -70,7 +88,22 @@ enum Awaited {
 }
 
 impl Unanswered {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Awaited>> {
+    fn new(held: Held) -> Self {
+        Self(Mutex::new(Settles {
+            awaited: VecDeque::new(),
+            largest: 0,
+            held,
+        }))
+    }
+
+    /// One of so many leases is read, while so many are unanswered.
+    fn note(&self, leases: usize, unanswered: usize) {
+        let mut settles = self.lock();
+        settles.largest = settles.largest.max(leases);
+        settles.count(unanswered);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Settles> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -88,6 +121,7 @@ impl DeliveryStream {
         mut requests: Streaming<v1::SubscribeRequest>,
         cut: Cut,
         leaving: Leaving,
+        held: Held,
     ) -> Result<Self, Status> {
         let first = timeout(limits::OPEN_TIME_MAX, requests.message());
         let first = first.await.map_err(|_| not_opened())??;
@@ -98,7 +132,7 @@ impl DeliveryStream {
             .await
             .map_err(queue_error_to_status)?;
         leaving.tell(subscription.asking());
-        let unanswered = Arc::<Unanswered>::default();
+        let unanswered = Arc::new(Unanswered::new(held));
         let reader = read_settles(requests, subscription.settler(), Arc::clone(&unanswered));
         Ok(Self {
             queue,
@@ -124,7 +158,7 @@ impl DeliveryStream {
             if let Some(frame) = self.next_frame() {
                 return Poll::Ready(frame);
             }
-            if self.reader.is_none() && self.unanswered.lock().is_empty() {
+            if self.reader.is_none() && self.unanswered.lock().awaited.is_empty() {
                 return Poll::Ready(Next::End(self.verdict.take()));
             }
             if self.poll_events(context).is_pending() {
@@ -166,7 +200,7 @@ impl DeliveryStream {
                     return Some(Next::Frame(DeliveryFrame::Deliveries(deliveries)));
                 }
                 Event::Settled(mut settled) => {
-                    let invalid = match self.unanswered.lock().pop_front() {
+                    let invalid = match self.answered() {
                         Some(Awaited::Results(invalid)) => invalid,
                         Some(Awaited::Refusals(invalid)) => {
                             settled.ok.clear();
@@ -178,6 +212,7 @@ impl DeliveryStream {
                     return Some(Next::Frame(DeliveryFrame::Settled(settled, invalid)));
                 }
                 Event::Refused(refused) => {
+                    self.count();
                     let settled = Settled {
                         refused,
                         ..Settled::default()
@@ -194,6 +229,19 @@ impl DeliveryStream {
                     return Some(Next::End(Some(ended_to_status(ended, &self.queue))));
                 }
             }
+        }
+    }
+
+    /// What the next results are of.
+    fn answered(&self) -> Option<Awaited> {
+        self.count();
+        self.unanswered.lock().awaited.pop_front()
+    }
+
+    /// Results were taken.
+    fn count(&self) {
+        if let Some(subscription) = &self.subscription {
+            self.unanswered.lock().count(subscription.unanswered());
         }
     }
 
@@ -298,7 +346,7 @@ async fn read_settles(
     let mut is_answered = true;
     let read = hand_on(&mut requests, &settler, &unanswered, &mut is_answered).await;
     if !is_answered {
-        unanswered.lock().push_back(Awaited::Last);
+        unanswered.lock().awaited.push_back(Awaited::Last);
         if !settler.settle(Vec::new()).await {
             return Err(shutting_down());
         }
@@ -329,9 +377,10 @@ async fn hand_on(
         };
         let without_results = settle.without_results;
         let (settlements, invalid) = settlements_from_proto(settle)?;
+        unanswered.note(settlements.len() + invalid.len(), settler.unanswered());
         *is_answered = !without_results || !invalid.is_empty();
         let is_taken = if *is_answered {
-            unanswered.lock().push_back(if without_results {
+            unanswered.lock().awaited.push_back(if without_results {
                 Awaited::Refusals(invalid)
             } else {
                 Awaited::Results(invalid)

@@ -8,7 +8,6 @@ use std::{
     task::{Context, Poll},
 };
 
-use courser_engine::Cut;
 use courser_proto::v1::{self, broker_server::SERVICE_NAME};
 use tokio_stream::Stream;
 use tonic::{
@@ -22,6 +21,7 @@ use tonic::{
 
 use super::{BrokerService, words::StreamInOurWords};
 use crate::{
+    answers::Answers,
     connection::Way,
     leaving::Leaving,
     limits,
@@ -38,15 +38,17 @@ const IDENTITY: &str = "identity";
 #[derive(Clone, Debug)]
 pub(crate) struct BrokerFace {
     broker: Arc<BrokerService>,
+    answers: Answers,
     request_bytes_max: usize,
 }
 
 type Answered = BoxFuture<http::Response<Body>, Infallible>;
 
 impl BrokerFace {
-    pub(crate) fn new(broker: BrokerService, message_bytes_max: usize) -> Self {
+    pub(crate) fn new(broker: BrokerService, answers: Answers, message_bytes_max: usize) -> Self {
         Self {
             broker: Arc::new(broker),
+            answers,
             request_bytes_max: limits::request_bytes_max(message_bytes_max),
         }
     }
@@ -54,6 +56,7 @@ impl BrokerFace {
     fn streams(&self) -> Streams {
         Streams {
             broker: Arc::clone(&self.broker),
+            answers: self.answers.clone(),
             request_bytes_max: self.request_bytes_max,
         }
     }
@@ -66,6 +69,15 @@ impl BrokerFace {
             Some(self.request_bytes_max),
             Some(limits::ANSWER_BYTES_MAX),
         )
+    }
+
+    /// The same, counted.
+    fn counted(&self, way: Way, answered: Answered) -> Answered {
+        let answers = self.answers.clone();
+        Box::pin(async move {
+            let answer = answered.await?;
+            Ok(answer.map(|body| Body::new(answers.count(way, body))))
+        })
     }
 
     /// Answers a call of a method with one request and one answer.
@@ -103,7 +115,10 @@ impl Service<http::Request<Body>> for BrokerFace {
     fn call(&mut self, request: http::Request<Body>) -> Answered {
         match request.uri().path() {
             "/courser.v1.Broker/Publish" => {
-                self.unary(request, async |broker, wanted| broker.publish(wanted).await)
+                let way = Way::of(request.extensions());
+                let answered =
+                    self.unary(request, async |broker, wanted| broker.publish(wanted).await);
+                self.counted(way, answered)
             }
             "/courser.v1.Broker/PublishStream" => {
                 let streams = self.streams();
@@ -114,7 +129,8 @@ impl Service<http::Request<Body>> for BrokerFace {
                 Box::pin(async move { Ok(in_http(streams.subscribe(request).await)) })
             }
             "/courser.v1.Broker/Pull" => {
-                let (cut, leaving) = (cut_of(&request), Leaving::default());
+                let cut = Way::of(request.extensions()).cut();
+                let leaving = Leaving::default();
                 let kept = leaving.clone();
                 leaving.attach(self.unary(request, move |broker, wanted| {
                     let (cut, kept) = (cut.clone(), kept.clone());
@@ -122,7 +138,10 @@ impl Service<http::Request<Body>> for BrokerFace {
                 }))
             }
             "/courser.v1.Broker/Settle" => {
-                self.unary(request, async |broker, wanted| broker.settle(wanted).await)
+                let way = Way::of(request.extensions());
+                let answered =
+                    self.unary(request, async |broker, wanted| broker.settle(wanted).await);
+                self.counted(way, answered)
             }
             _ => {
                 let unknown = Status::unimplemented("there is no such method");
@@ -130,12 +149,6 @@ impl Service<http::Request<Body>> for BrokerFace {
             }
         }
     }
-}
-
-/// To end the connection that a request came over.
-fn cut_of(request: &http::Request<Body>) -> Cut {
-    let way = request.extensions().get::<Way>();
-    way.map(Way::cut).unwrap_or_default()
 }
 
 struct Unary<Method>(Method);
@@ -158,21 +171,24 @@ where
 /// What the two streams need.
 struct Streams {
     broker: Arc<BrokerService>,
+    answers: Answers,
     request_bytes_max: usize,
 }
 
 impl Streams {
     fn publish(&self, request: http::Request<Body>) -> Result<Body, Status> {
+        let answer = self.answers.begin(Way::of(request.extensions()));
         let requests = self.requests::<NumberedDecoder>(request)?;
-        let confirms = self.broker.publish_stream(requests);
-        Ok(self.answer(confirms, Leaving::default()))
+        let confirms = self.broker.publish_stream(requests, answer.hold(0));
+        Ok(self.answer(confirms, Leaving::counted(answer)))
     }
 
     async fn subscribe(&self, request: http::Request<Body>) -> Result<Body, Status> {
-        let cut = cut_of(&request);
+        let way = Way::of(request.extensions());
+        let (cut, held) = (way.cut(), self.answers.begin(way).hold(0));
         let requests = self.requests::<WireDecoder<v1::SubscribeRequest>>(request)?;
         let leaving = Leaving::default();
-        let subscribing = self.broker.subscribe(requests, cut, leaving.clone());
+        let subscribing = self.broker.subscribe(requests, cut, leaving.clone(), held);
         Ok(self.answer(subscribing.await?, leaving))
     }
 

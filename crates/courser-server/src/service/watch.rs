@@ -1,87 +1,112 @@
 //! WatchStats: the figures of queues, again and again, at the pace of whoever watches.
 
-use std::time::Duration;
+use std::{
+    future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
 
-use courser_engine::{BrokerHandle, request::QueueError, tasks};
+use courser_core::stats::QueueView;
+use courser_engine::{BrokerHandle, request::QueueError};
 use courser_proto::v1;
 use prost::Message as _;
-use tokio::{
-    sync::mpsc,
-    time::{MissedTickBehavior, interval},
-};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::Status;
+use tokio::time::{Instant, sleep_until};
+use tokio_stream::Stream;
+use tonic::{Status, codegen::BoxFuture};
 
 use super::shut_down;
 use crate::{
+    answers::Answers,
+    connection::Way,
     convert::queue_to_proto,
     limits,
     status::{queue_error_to_status, shutting_down},
 };
 
-/// The answers of one WatchStats.
-pub(crate) type StatsStream = ReceiverStream<Result<v1::WatchStatsResponse, Status>>;
+type Figures = v1::WatchStatsResponse;
 
 /// Watches the queues named, or all when none is. The first answer is made before this returns.
-pub(crate) async fn watch(handle: BrokerHandle, names: Vec<String>) -> Result<StatsStream, Status> {
-    let first = stats(&handle, &names).await?;
-    let (sender, receiver) = mpsc::channel(1);
-    drop(sender.try_send(Ok(first)));
-    tasks::spawn("watch stats", async move {
-        tokio::select! {
-            () = sender.closed() => {}
-            () = send_stats(&handle, &names, &sender) => {}
-            () = shut_down(handle.health()) => {
-                // Whoever does not take the last answer is told by the end of the connection.
-                drop(sender.send_timeout(Err(shutting_down()), limits::WATCH_INTERVAL).await);
-            }
-        }
+pub(crate) async fn watch(
+    handle: BrokerHandle,
+    answers: Answers,
+    way: Way,
+    names: Vec<String>,
+) -> Result<StatsStream, Status> {
+    let watched = Arc::new(Watched {
+        handle,
+        answers,
+        way,
+        names,
     });
-    Ok(ReceiverStream::new(receiver))
-}
-
-async fn send_stats(
-    handle: &BrokerHandle,
-    names: &[String],
-    sender: &mpsc::Sender<Result<v1::WatchStatsResponse, Status>>,
-) {
-    let mut ticks = interval(limits::WATCH_INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks.reset_after(Duration::from_secs(1));
-    loop {
-        ticks.tick().await;
-        let stats = stats(handle, names).await;
-        let ended = stats.is_err();
-        if sender.send(stats).await.is_err() || ended {
-            return;
-        }
-    }
-}
-
-async fn stats(handle: &BrokerHandle, names: &[String]) -> Result<v1::WatchStatsResponse, Status> {
-    let queues = if names.is_empty() {
-        let all = handle
-            .list_queues(String::new(), None, limits::WATCH_ALL_QUEUES_MAX)
-            .await;
-        all.map(|all| queues_to_proto(&all).0)
-    } else {
-        named(handle, names).await
-    };
-    Ok(v1::WatchStatsResponse {
-        queues: queues.map_err(queue_error_to_status)?,
+    let first = watched.stats().await?;
+    Ok(StatsStream {
+        watched,
+        next: Some(Box::pin(future::ready(Ok(first)))),
     })
 }
 
-async fn named(handle: &BrokerHandle, names: &[String]) -> Result<Vec<v1::Queue>, QueueError> {
-    let mut queues = Vec::with_capacity(names.len());
-    for name in names {
-        queues.push(queue_to_proto(&handle.get_queue(name.clone()).await?));
+/// The answers of one WatchStats. Each is made when the connection asks for it, so that there is none for whoever takes none.
+pub(crate) struct StatsStream {
+    watched: Arc<Watched>,
+    /// None after the last.
+    next: Option<BoxFuture<Figures, Status>>,
+}
+
+impl Stream for StatsStream {
+    type Item = Result<Figures, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Some(next) = &mut self.next else {
+            return Poll::Ready(None);
+        };
+        let stats = ready!(next.as_mut().poll(context));
+        self.next = stats.is_ok().then(|| {
+            let at = Instant::now() + limits::WATCH_INTERVAL;
+            let next = Arc::clone(&self.watched).stats_at(at);
+            Box::pin(next) as BoxFuture<_, _>
+        });
+        Poll::Ready(Some(stats))
     }
-    Ok(queues)
+}
+
+/// What is watched.
+struct Watched {
+    handle: BrokerHandle,
+    answers: Answers,
+    way: Way,
+    names: Vec<String>,
+}
+
+impl Watched {
+    async fn stats_at(self: Arc<Self>, at: Instant) -> Result<Figures, Status> {
+        tokio::select! {
+            () = shut_down(self.handle.health()) => Err(shutting_down()),
+            () = sleep_until(at) => self.stats().await,
+        }
+    }
+
+    async fn stats(&self) -> Result<Figures, Status> {
+        let views = self.way.page(&self.answers, self.views()).await;
+        let (queues, _all) = queues_to_proto(&views.map_err(queue_error_to_status)?);
+        Ok(Figures { queues })
+    }
+
+    async fn views(&self) -> Result<Vec<QueueView>, QueueError> {
+        if self.names.is_empty() {
+            let max = limits::WATCH_ALL_QUEUES_MAX;
+            return self.handle.list_queues(String::new(), None, max).await;
+        }
+        let mut views = Vec::with_capacity(self.names.len());
+        for name in &self.names {
+            views.push(self.handle.get_queue(name.clone()).await?);
+        }
+        Ok(views)
+    }
 }
 
 /// As many queues as fit into one answer, at least one; and whether that is all of them.
-pub(crate) fn queues_to_proto(views: &[courser_core::stats::QueueView]) -> (Vec<v1::Queue>, bool) {
+pub(crate) fn queues_to_proto(views: &[QueueView]) -> (Vec<v1::Queue>, bool) {
     let mut queues = Vec::with_capacity(views.len());
     let mut bytes = 0;
     for view in views {
