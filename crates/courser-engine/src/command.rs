@@ -11,7 +11,7 @@ use crate::{
     limits,
     loader::Loaded,
     request::{
-        Confirm, Info, Open, Peeked, Publish, PublishError, Published, QueueError, Redrive,
+        Along, Confirm, Info, Open, Peeked, Publish, PublishError, Published, QueueError, Redrive,
         Redriven, Settled, Settlement, Snapshot,
     },
     subscription::{Cut, Subscription},
@@ -62,6 +62,7 @@ pub(crate) enum Command {
         settlements: Vec<Settlement>,
         without_results: bool,
         permit: OwnedSemaphorePermit,
+        along: Along,
     },
     Settle {
         settlements: Vec<Settlement>,

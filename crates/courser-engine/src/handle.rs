@@ -168,7 +168,7 @@ impl BrokerHandle {
                 Event::Deliveries(more) => deliveries.extend(more),
                 Event::Recalled => {}
                 Event::Drained => break,
-                Event::Settled(_) | Event::Refused(_) => {}
+                Event::Settled(..) | Event::Refused(..) => {}
                 Event::Ended(Ended::QueueDeleted) => return Err(QueueError::NotFound { name }),
                 Event::Ended(Ended::ShuttingDown) => return Err(ended()),
                 Event::Ended(Ended::StoreFailed) => return Err(store_failed()),

@@ -107,6 +107,25 @@ pub struct Settled {
     pub refused: Vec<(LeaseId, LeaseError)>,
 }
 
+/// What a settle takes along: it ends with its results when these are dropped, or at once when there are none.
+#[derive(Default)]
+pub struct Along(
+    #[expect(dead_code, reason = "its end is what counts")] Option<Box<dyn Send + Sync>>,
+);
+
+impl Along {
+    /// Takes this along.
+    pub fn new(along: impl Send + Sync + 'static) -> Self {
+        Self(Some(Box::new(along)))
+    }
+}
+
+impl std::fmt::Debug for Along {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Along")
+    }
+}
+
 /// Why a subscription ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -124,9 +143,9 @@ pub enum Event {
     /// Entries to work on.
     Deliveries(Vec<Delivery>),
     /// Results of one settle.
-    Settled(Settled),
+    Settled(Settled, Along),
     /// What was refused of a settle that wanted no results.
-    Refused(Vec<(LeaseId, LeaseError)>),
+    Refused(Vec<(LeaseId, LeaseError)>, Along),
     /// What came before this and was not admitted is back in the queue; what comes now is another hand-over of it.
     /// For [`Subscription::note_recalled`](crate::Subscription::note_recalled).
     Recalled,

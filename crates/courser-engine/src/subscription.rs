@@ -20,7 +20,7 @@ use crate::{
     command::Command,
     door::Door,
     limits,
-    request::{Delivery, Event, Settlement},
+    request::{Along, Delivery, Event, Settlement},
 };
 
 /// How much of what was handed to a consumer's connection the connection has taken.
@@ -153,16 +153,22 @@ impl Settler {
     /// Settles leases; the result comes as [`Event::Settled`]. Waits while the results of 64 earlier
     /// settles have not been taken. `false` when the broker has ended.
     pub async fn settle(&self, settlements: Vec<Settlement>) -> bool {
-        self.bring(settlements, false).await
+        self.settle_with(settlements, false, Along::default()).await
     }
 
     /// As [`settle`](Self::settle), and only what is refused comes, as [`Event::Refused`]. The result of a later settle says
     /// that this one is durable as well.
     pub async fn settle_without_results(&self, settlements: Vec<Settlement>) -> bool {
-        self.bring(settlements, true).await
+        self.settle_with(settlements, true, Along::default()).await
     }
 
-    async fn bring(&self, settlements: Vec<Settlement>, without_results: bool) -> bool {
+    /// The one or the other, with something that goes along until the results are dropped.
+    pub async fn settle_with(
+        &self,
+        settlements: Vec<Settlement>,
+        without_results: bool,
+        along: Along,
+    ) -> bool {
         let Ok(permit) = Arc::clone(&self.waiting).acquire_owned().await else {
             return false;
         };
@@ -171,14 +177,9 @@ impl Settler {
             settlements,
             without_results,
             permit,
+            along,
         };
         self.door.bring(command).await
-    }
-
-    /// Settles whose results are not taken; some may not have been carried out.
-    #[must_use]
-    pub fn unanswered(&self) -> usize {
-        limits::SETTLES_WAITING_MAX - self.waiting.available_permits()
     }
 
     /// Asks for no more deliveries; [`Event::Drained`] comes after the last one. What is held can be
@@ -235,12 +236,6 @@ impl Subscription {
     #[must_use]
     pub fn settler(&self) -> Settler {
         self.settler.clone()
-    }
-
-    /// Its settles whose results are not taken.
-    #[must_use]
-    pub fn unanswered(&self) -> usize {
-        self.settler.unanswered()
     }
 
     /// The next events, up to `limit`, appended to `events`; 0 when there will be none.
@@ -365,7 +360,7 @@ impl Subscription {
 
     fn note_answers(&self, events: &[Event]) {
         for event in events {
-            if matches!(event, Event::Settled(_) | Event::Refused(_)) {
+            if matches!(event, Event::Settled(..) | Event::Refused(..)) {
                 self.settler.waiting.add_permits(1);
             }
         }

@@ -50,7 +50,7 @@ impl Turn {
             let Output::Event { event, .. } = output else {
                 return false;
             };
-            matches!(event, Event::Settled(_) | Event::Refused(_))
+            matches!(event, Event::Settled(..) | Event::Refused(..))
         };
         self.messages.is_empty() && self.is_little() && self.outputs.iter().all(is_answer)
     }

@@ -19,7 +19,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::{
-    sync::{Notify, Semaphore},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout},
 };
 use tonic::{
@@ -38,7 +38,7 @@ pub(crate) struct Answers(Arc<Shared>);
 struct Shared {
     all: Mutex<All>,
     /// For those that are being made: they count when they are.
-    places: Semaphore,
+    places: Arc<Semaphore>,
     /// It has become less.
     room: Notify,
 }
@@ -47,7 +47,7 @@ impl Default for Shared {
     fn default() -> Self {
         Self {
             all: Mutex::default(),
-            places: Semaphore::new(limits::PAGES_AT_ONCE),
+            places: Arc::new(Semaphore::new(limits::PAGES_AT_ONCE)),
             room: Notify::new(),
         }
     }
@@ -110,12 +110,13 @@ impl Answers {
         self.0.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What `making` makes, which is large, when there is room for it. Its answer is to be counted at once.
-    pub(crate) async fn page<T>(&self, making: impl Future<Output = T>) -> T {
+    /// Waits for a place to make something large. It is to be kept until that is made, and its answer is to be counted at
+    /// once.
+    pub(crate) async fn place(&self) -> Option<OwnedSemaphorePermit> {
         // They are never closed.
-        let _place = self.0.places.acquire().await;
+        let place = Arc::clone(&self.0.places).acquire_owned().await.ok();
         self.room().await;
-        making.await
+        place
     }
 
     async fn room(&self) {
@@ -144,9 +145,20 @@ impl All {
         self.bytes - self.ending_bytes
     }
 
+    /// Connections end for other reasons too.
+    fn note_endings(&mut self) {
+        for one in self.answers.values_mut() {
+            if !one.is_ending && one.way.is_ended() {
+                one.is_ending = true;
+                self.ending_bytes += one.bytes;
+            }
+        }
+    }
+
     /// Ends connections whose answers have not moved for so long, those first that have not moved for longest, until what is
     /// left is half of what there may be: one at a time would leave each place to the next that takes nothing.
     fn make_room(&mut self, still: Duration) {
+        self.note_endings();
         let now = Instant::now();
         let mut held = HashMap::<_, u64>::new();
         let mut by_time = Vec::new();
@@ -171,12 +183,7 @@ impl All {
         if connections == 0 {
             return;
         }
-        for one in self.answers.values_mut() {
-            if !one.is_ending && one.way.is_ended() {
-                one.is_ending = true;
-                self.ending_bytes += one.bytes;
-            }
-        }
+        self.note_endings();
         tracing::info!(
             connections,
             bytes,
@@ -354,6 +361,14 @@ where
         }
     }
 
+    /// There is no more than `rest`.
+    fn is_whole(&self) -> bool {
+        match &self.next {
+            Some(next) => next.is_none(),
+            None => self.body.is_end_stream(),
+        }
+    }
+
     /// As much of it as goes to the connection at once: it is seen to move with each of these.
     fn piece(&mut self) -> Frame<Bytes> {
         let piece = self
@@ -391,15 +406,11 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.next.is_none() && self.body.is_end_stream()
+        self.rest.is_empty() && self.is_whole()
     }
 
     fn size_hint(&self) -> SizeHint {
-        let is_whole = match &self.next {
-            Some(next) => next.is_none(),
-            None => self.body.is_end_stream(),
-        };
-        if is_whole {
+        if self.is_whole() {
             SizeHint::with_exact(self.rest.len() as u64)
         } else {
             SizeHint::default()
@@ -552,6 +563,15 @@ mod tests {
         assert_eq!(answers.held().0, 0);
         assert!(answers.lock().answers.is_empty());
         assert!(matches!(poll(&mut body), Poll::Ready(None)));
+    }
+
+    /// As a refusal is: then its headers are all there is, and say so.
+    #[test]
+    fn an_answer_without_bytes_is_over_at_once() {
+        let body = counted(&Answers::default(), []);
+        assert!(body.is_end_stream());
+        let body = counted(&Answers::default(), [trailers()]);
+        assert!(!body.is_end_stream());
     }
 
     #[test]

@@ -21,7 +21,7 @@ use std::{
 use bytes::{Buf as _, Bytes};
 use http_body::{Frame, SizeHint};
 use tokio::{
-    sync::{Notify, futures::OwnedNotified},
+    sync::futures::OwnedNotified,
     time::{Sleep, sleep},
 };
 use tonic::{
@@ -33,7 +33,8 @@ use tonic::{
 
 use crate::{
     limits,
-    status::{arrives_too_slowly, too_much_arriving},
+    status::{arrives_too_slowly, more_than_one, too_much_arriving},
+    waiting::{Place, Whole},
 };
 
 /// What has come of all requests.
@@ -45,83 +46,23 @@ pub(crate) struct Arrivals {
     whole: Arc<Whole>,
 }
 
-/// Requests that are whole and not carried out.
-#[derive(Debug, Default)]
-struct Whole {
-    bytes: AtomicUsize,
-    /// They have become few enough.
-    room: Arc<Notify>,
-}
-
-impl Whole {
-    fn is_full(&self) -> bool {
-        self.bytes.load(Ordering::SeqCst) > limits::WAITING_BYTES_MAX
-    }
-}
-
-/// The request of one body that is whole and not carried out, if there is one.
-#[derive(Clone, Debug)]
-struct Place(Arc<Placed>);
-
-#[derive(Debug)]
-struct Placed {
-    bytes: AtomicUsize,
-    whole: Arc<Whole>,
-}
-
-impl Place {
-    fn take(&self, bytes: usize) {
-        self.0.bytes.fetch_add(bytes, Ordering::SeqCst);
-        self.0.whole.bytes.fetch_add(bytes, Ordering::SeqCst);
-    }
-
-    fn is_taken(&self) -> bool {
-        self.0.bytes.load(Ordering::SeqCst) > 0
-    }
-
-    fn leave(&self) {
-        self.0.leave();
-    }
-}
-
-impl Placed {
-    fn leave(&self) {
-        // Only whoever took the place leaves it.
-        if self.bytes.load(Ordering::Relaxed) == 0 {
-            return;
-        }
-        let (bytes, whole) = (self.bytes.swap(0, Ordering::SeqCst), &self.whole);
-        let before = whole.bytes.fetch_sub(bytes, Ordering::SeqCst);
-        if before > limits::WAITING_BYTES_MAX && !whole.is_full() {
-            whole.room.notify_waiters();
-        }
-    }
-}
-
-impl Drop for Placed {
-    fn drop(&mut self) {
-        self.leave();
-    }
-}
-
 /// Until when a request that is whole counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Calls {
     /// Until it is answered: it is the only one of its body.
-    Single,
-    /// Until the next is asked for: then the engine has it.
+    Publish,
+    /// Until its stream says that the engine has it.
     Publishes,
-    /// Not at all, for it is small and makes room: settlements, and whoever watches.
-    Uncounted,
+    /// Not at all: what becomes of it is small, and it may make room.
+    Others,
 }
 
 impl Calls {
     fn of(path: &str) -> Self {
         match path {
+            "/courser.v1.Broker/Publish" => Self::Publish,
             "/courser.v1.Broker/PublishStream" => Self::Publishes,
-            "/courser.v1.Broker/Subscribe" => Self::Uncounted,
-            courser if courser.starts_with("/courser.") => Self::Single,
-            _ => Self::Uncounted,
+            _ => Self::Others,
         }
     }
 }
@@ -144,7 +85,7 @@ impl Arrivals {
     /// Bytes of those that are whole and not carried out.
     #[cfg(any(test, feature = "fuzz"))]
     pub(crate) fn waiting(&self) -> usize {
-        self.whole.bytes.load(Ordering::SeqCst)
+        self.whole.bytes()
     }
 
     /// Bounds what has come of the requests of `service`.
@@ -182,9 +123,10 @@ where
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let (arrivals, calls) = (self.arrivals.clone(), Calls::of(request.uri().path()));
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let body = Arriving::new(body, arrivals, calls);
         let place = body.place.clone();
+        parts.extensions.insert(place.clone());
         let request = http::Request::from_parts(parts, Body::new(body));
         let answering = self.service.call(request);
         Box::pin(async move {
@@ -207,6 +149,8 @@ pub(crate) struct Arriving<B> {
     held: Held,
     calls: Calls,
     place: Place,
+    /// Bytes of the request of a Publish that is whole, until its body has ended: before, nobody begins with it.
+    whole: usize,
     /// Heard when there is room again for requests that are whole.
     room: Option<Pin<Box<OwnedNotified>>>,
     /// Runs while we wait for the rest of a request.
@@ -215,10 +159,7 @@ pub(crate) struct Arriving<B> {
 
 impl<B> Arriving<B> {
     pub(crate) fn new(body: B, arrivals: Arrivals, calls: Calls) -> Self {
-        let place = Place(Arc::new(Placed {
-            bytes: AtomicUsize::new(0),
-            whole: Arc::clone(&arrivals.whole),
-        }));
+        let place = Place::new(&arrivals.whole);
         Self {
             body,
             rest: Bytes::new(),
@@ -227,6 +168,7 @@ impl<B> Arriving<B> {
             held: Held { arrivals, bytes: 0 },
             calls,
             place,
+            whole: 0,
             room: None,
             deadline: None,
         }
@@ -236,42 +178,57 @@ impl<B> Arriving<B> {
         if self.partial.add(data) {
             self.deadline = None;
         }
-        self.held.hold(self.partial.come)
+        self.held.hold(self.whole + self.partial.come)
+    }
+
+    /// A request was handed on as a whole.
+    fn note_whole(&mut self, bytes: usize) -> Result<(), Status> {
+        match self.calls {
+            Calls::Publish if self.whole > 0 => Err(more_than_one()),
+            Calls::Publish => {
+                self.whole = bytes;
+                self.held.hold(self.whole + self.partial.come)
+            }
+            Calls::Publishes => {
+                self.place.take(bytes);
+                Ok(())
+            }
+            Calls::Others => Ok(()),
+        }
+    }
+
+    /// The body has ended.
+    fn note_end(&mut self) {
+        let whole = std::mem::take(&mut self.whole);
+        if whole > 0 {
+            self.place.take(whole);
+            self.held.let_go();
+        }
     }
 
     /// The next piece of what has come.
-    fn piece(&mut self) -> Frame<Bytes> {
+    fn piece(&mut self) -> Result<Frame<Bytes>, Status> {
         let piece = self
             .rest
             .split_to(self.given.missing().min(self.rest.len()));
         let come = self.given.come + piece.len();
-        if self.given.add(&piece) && self.calls != Calls::Uncounted {
-            self.place.take(come);
+        if self.given.add(&piece) {
+            self.note_whole(come)?;
         }
-        Frame::data(piece)
+        Ok(Frame::data(piece))
     }
 
     /// Ready while there is room for more requests. What the engine has may be ahead of that: it comes to its end.
     fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if self.calls == Calls::Uncounted || self.place.is_taken() {
+        if self.calls == Calls::Others || self.whole > 0 || self.place.is_taken() {
             return Poll::Ready(());
         }
-        let whole = &self.held.arrivals.whole;
-        while whole.is_full() {
-            let room = self
-                .room
-                .get_or_insert_with(|| Box::pin(Arc::clone(&whole.room).notified_owned()));
-            // It may have been before that was heard.
-            if !whole.is_full() {
-                break;
-            }
+        let polled = self.held.arrivals.whole.poll_room(&mut self.room, context);
+        if polled.is_pending() {
             // That time is ours.
             self.deadline = None;
-            ready!(room.as_mut().poll(context));
-            self.room = None;
         }
-        self.room = None;
-        Poll::Ready(())
+        polled
     }
 }
 
@@ -286,29 +243,29 @@ where
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if self.calls == Calls::Publishes && self.given.come == 0 {
-            // Whoever asks for the next is done with the one before.
-            self.place.leave();
-        }
         if !self.rest.is_empty() {
-            return Poll::Ready(Some(Ok(self.piece())));
+            return Poll::Ready(Some(self.piece()));
         }
         ready!(self.poll_room(context));
         match Pin::new(&mut self.body).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(match frame.into_data() {
-                Ok(data) => self.take(&data).map(|()| {
+                Ok(data) => self.take(&data).and_then(|()| {
                     self.rest = data;
                     self.piece()
                 }),
                 Err(frame) => Ok(frame),
             })),
             // Only what we wait for counts: a request behind another one may lie here for longer.
-            Poll::Pending if self.partial.come > 0 => {
+            Poll::Pending if self.partial.come > 0 || self.whole > 0 => {
                 let deadline = self
                     .deadline
                     .get_or_insert_with(|| Box::pin(sleep(limits::ARRIVAL_TIME_MAX)));
                 ready!(deadline.as_mut().poll(context));
                 Poll::Ready(Some(Err(arrives_too_slowly())))
+            }
+            Poll::Ready(None) => {
+                self.note_end();
+                Poll::Ready(None)
             }
             other => other,
         }
@@ -400,16 +357,23 @@ impl Held {
         self.bytes = bytes;
         Ok(())
     }
+
+    fn let_go(&mut self) {
+        self.arrivals.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.bytes = 0;
+    }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.arrivals.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.let_go();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
     use http_body::Body as _;
     use tokio::{
         sync::mpsc,
@@ -436,7 +400,7 @@ mod tests {
     }
 
     fn body(arrivals: &Arrivals) -> (mpsc::UnboundedSender<Bytes>, Arriving<Frames>) {
-        body_of(arrivals, Calls::Single)
+        body_of(arrivals, Calls::Others)
     }
 
     fn body_of(
@@ -449,7 +413,7 @@ mod tests {
     }
 
     async fn piece(body: &mut Arriving<Frames>) -> Result<usize, Status> {
-        let frame = std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await;
+        let frame = poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await;
         frame.unwrap().map(|frame| frame.into_data().unwrap().len())
     }
 
@@ -581,10 +545,7 @@ mod tests {
 
     /// As much as may wait, and a byte.
     fn fill(arrivals: &Arrivals) -> Place {
-        let place = Place(Arc::new(Placed {
-            bytes: AtomicUsize::new(0),
-            whole: Arc::clone(&arrivals.whole),
-        }));
+        let place = Place::new(&arrivals.whole);
         place.take(limits::WAITING_BYTES_MAX + 1);
         place
     }
@@ -597,9 +558,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nothing_more_is_read_while_too_much_waits_for_the_engine() {
         let arrivals = Arrivals::new(100);
-        for calls in [Calls::Single, Calls::Publishes] {
+        for calls in [Calls::Publish, Calls::Publishes] {
             let (frames, mut body) = body_of(&arrivals, calls);
-            // In the midst of a request or between two, and that is not held against who sends.
+            // In the midst of a request or before it, and that is not held against who sends.
             let bytes = request(20);
             for part in [&bytes[..7], &bytes[7..]] {
                 frames.send(part.to_vec().into()).unwrap();
@@ -609,9 +570,9 @@ mod tests {
                 assert_eq!(next(&mut body).await.unwrap(), part.len());
             }
             drop(body);
-            assert_eq!(arrivals.waiting(), 0);
+            assert_eq!((arrivals.waiting(), arrivals.held()), (0, 0));
         }
-        let (frames, mut body) = body_of(&arrivals, Calls::Uncounted);
+        let (frames, mut body) = body_of(&arrivals, Calls::Others);
         let _full = fill(&arrivals);
         frames.send(request(20).into()).unwrap();
         assert_eq!(next(&mut body).await.unwrap(), 25);
@@ -619,36 +580,65 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_request_that_is_whole_waits_until_it_is_carried_out() {
+    async fn a_publish_arrives_until_its_body_ends_and_waits_until_it_is_answered() {
         let arrivals = Arrivals::new(100);
-        let (frames, mut single) = body_of(&arrivals, Calls::Single);
+        let (frames, mut body) = body_of(&arrivals, Calls::Publish);
         frames.send(request(20).into()).unwrap();
-        assert_eq!(next(&mut single).await.unwrap(), 25);
-        assert_eq!(arrivals.waiting(), 25);
-        // It is looked whether there is more; there is, whatever else waits.
+        assert_eq!(next(&mut body).await.unwrap(), 25);
+        assert_eq!((arrivals.waiting(), arrivals.held()), (0, 25));
+        // It is looked whether it ends; it does, whatever else waits.
         let full = fill(&arrivals);
-        frames.send(Bytes::from_static(b"x")).unwrap();
-        assert_eq!(next(&mut single).await.unwrap(), 1);
+        drop(frames);
+        assert!(
+            poll_fn(|context| Pin::new(&mut body).poll_frame(context))
+                .await
+                .is_none()
+        );
         full.leave();
-        let answering = single.place.clone();
-        drop(single);
+        assert_eq!((arrivals.waiting(), arrivals.held()), (25, 0));
+        let answering = body.place.clone();
+        drop(body);
         assert_eq!(arrivals.waiting(), 25);
         drop(answering);
         assert_eq!(arrivals.waiting(), 0);
+    }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_publish_whose_body_does_not_end_is_given_up() {
+        let arrivals = Arrivals::new(100);
+        let (frames, mut body) = body_of(&arrivals, Calls::Publish);
+        frames.send(request(20).into()).unwrap();
+        assert_eq!(next(&mut body).await.unwrap(), 25);
+        let start = Instant::now();
+        let given_up = next(&mut body).await.unwrap_err();
+        assert_eq!(given_up.code(), Code::DeadlineExceeded);
+        assert_eq!(start.elapsed(), limits::ARRIVAL_TIME_MAX);
+        drop((frames, body));
+
+        let (frames, mut body) = body_of(&arrivals, Calls::Publish);
+        frames
+            .send([request(20), request(1)].concat().into())
+            .unwrap();
+        let refused = next(&mut body).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        drop(body);
+        assert_eq!((arrivals.waiting(), arrivals.held()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_of_a_stream_waits_until_the_stream_says_so() {
+        let arrivals = Arrivals::new(100);
         let (frames, mut stream) = body_of(&arrivals, Calls::Publishes);
         frames
             .send([request(20), request(30)].concat().into())
             .unwrap();
-        for expected in [5, 20] {
-            assert_eq!(piece(&mut stream).await.unwrap(), expected);
+        for (bytes, waiting) in [([5, 20], 25), ([5, 30], 35)] {
+            for expected in bytes {
+                assert_eq!(piece(&mut stream).await.unwrap(), expected);
+            }
+            assert_eq!(arrivals.waiting(), waiting);
+            stream.place.leave();
+            assert_eq!(arrivals.waiting(), 0);
         }
-        assert_eq!(arrivals.waiting(), 25);
-        for expected in [5, 30] {
-            assert_eq!(piece(&mut stream).await.unwrap(), expected);
-        }
-        assert_eq!(arrivals.waiting(), 35, "the first is with the engine");
-        assert!(has_none(&mut stream).await);
-        assert_eq!(arrivals.waiting(), 0);
     }
 }

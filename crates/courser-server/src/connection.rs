@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use axum::{extract::connect_info::Connected, serve::IncomingStream};
 use courser_engine::Cut;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -90,19 +89,6 @@ impl Listener {
             way,
             _place: place,
         }
-    }
-}
-
-impl axum::serve::Listener for Listener {
-    type Io = Connection;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
-        self.next().await
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.inner.local_addr()
     }
 }
 
@@ -295,14 +281,9 @@ impl Way {
     /// `answers`.
     pub(crate) async fn page<T>(&self, answers: &Answers, making: impl Future<Output = T>) -> T {
         // It is never closed.
-        let _place = self.pages.acquire().await;
-        answers.page(making).await
-    }
-}
-
-impl Connected<IncomingStream<'_, Listener>> for Way {
-    fn connect_info(stream: IncomingStream<'_, Listener>) -> Self {
-        stream.io().way()
+        let _turn = self.pages.acquire().await;
+        let _place = answers.place().await;
+        making.await
     }
 }
 

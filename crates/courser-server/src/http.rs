@@ -1,9 +1,9 @@
 //! The HTTP side: metrics and probes.
 
 use axum::{
-    Router,
+    Extension, Router,
     body::Body,
-    extract::{ConnectInfo, State},
+    extract::State,
     http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::get,
@@ -67,7 +67,7 @@ async fn readyz(State(face): State<Face>) -> Response {
     }
 }
 
-async fn metrics(ConnectInfo(way): ConnectInfo<Way>, State(face): State<Face>) -> Response {
+async fn metrics(Extension(way): Extension<Way>, State(face): State<Face>) -> Response {
     let answers = face.answers.clone();
     match timeout(limits::HTTP_ANSWER_TIME_MAX, metrics_text(face)).await {
         Ok(Some(text)) => {
@@ -81,13 +81,14 @@ async fn metrics(ConnectInfo(way): ConnectInfo<Way>, State(face): State<Face>) -
 
 /// The text is made beside the other tasks, for with many queues it takes a while.
 async fn metrics_text(face: Face) -> Option<String> {
-    let making = async {
-        let snapshot = face.handle.snapshot().await.ok()?;
-        spawn_blocking(move || metrics::text(snapshot, face.version))
-            .await
-            .ok()
-    };
-    face.answers.page(making).await
+    let place = face.answers.place().await;
+    let snapshot = face.handle.snapshot().await.ok()?;
+    let making = spawn_blocking(move || {
+        // It is made to its end, also when nobody waits for it any more.
+        let _place = place;
+        metrics::text(snapshot, face.version)
+    });
+    making.await.ok()
 }
 
 fn unavailable(reason: &str) -> Response {

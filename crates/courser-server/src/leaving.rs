@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use courser_engine::{Hold, Unsent};
+use courser_engine::{Hold, Unsent, request};
 use http_body::{Frame, SizeHint};
 use tonic::{
     Status,
@@ -30,6 +30,8 @@ pub(crate) enum Kept {
     Deliveries(#[expect(dead_code, reason = "its end is what counts")] Unsent),
     /// The answer to a pull.
     Pulled(#[expect(dead_code, reason = "its end is what counts")] Hold),
+    /// Results of a settle, which count among the other answers.
+    Settled(#[expect(dead_code, reason = "its end is what counts")] request::Along),
     /// Any other answer.
     Counted(#[expect(dead_code, reason = "its end is what counts")] Held),
 }

@@ -20,6 +20,7 @@ mod serve;
 mod service;
 mod status;
 mod transport;
+mod waiting;
 mod wire;
 
 use courser_core::limits::PAYLOAD_BYTES_DEFAULT;

@@ -131,12 +131,13 @@ pub(crate) fn connections_max(files_max: usize) -> (usize, usize) {
 }
 
 /// Bytes that a peer may send ahead of us, on its connection and on each stream of it, when there are so many
-/// connections: what nobody reads yet is in memory, and 12,288 connections with 4 MiB each would be 48 GiB.
+/// connections: what nobody reads yet is in memory, and 12,288 connections with 4 MiB each would be 48 GiB. A connection
+/// has four times of a stream's, for h2 ends it when small frames that nobody reads take half of it.
 pub(crate) fn windows(connections: usize) -> (u32, u32) {
     let connections = u32::try_from(connections).unwrap_or(u32::MAX).max(1);
     let window = (CONNECTION_WINDOWS_BYTES / connections)
         .clamp(CONNECTION_WINDOW_BYTES_MIN, CONNECTION_WINDOW_BYTES);
-    (window, window.min(STREAM_WINDOW_BYTES))
+    (window, (window / 4).min(STREAM_WINDOW_BYTES))
 }
 
 /// Bytes of one gRPC request when a payload may have `message_bytes`.
@@ -158,6 +159,8 @@ pub(crate) const ANSWER_STILL_MAX: Duration = Duration::from_secs(1);
 /// Bytes of such an answer that go to a connection at once: as large as a frame, so that whoever reads slowly is
 /// seen to read.
 pub(crate) const ANSWER_PIECE_BYTES: usize = 256 * 1024;
+/// Bytes that the result of one settlement takes until it is sent, about: a refused one has its sentence.
+pub(crate) const RESULT_BYTES: usize = 64;
 /// Bytes of one of them that count as one step: nearly all have less, and count for nothing.
 pub(crate) const ANSWER_STEP_BYTES: usize = 16 * 1024;
 /// Pages, peeks, and texts of all metrics that are made at once: what is being made does not count yet.
@@ -166,6 +169,9 @@ pub(crate) const PAGES_AT_ONCE: usize = 4;
 /// Bytes of one request of the Admin service. The largest one that is allowed, 1,000 bindings or names of
 /// queues, takes 265 KB; an empty binding takes 2 bytes, and 24 once it is decoded.
 pub(crate) const ADMIN_REQUEST_BYTES_MAX: usize = 1024 * 1024;
+
+/// Bytes of one request to reflection, which answers with it, and of health: names of services.
+pub(crate) const SMALL_REQUEST_BYTES_MAX: usize = 4 * 1024;
 
 /// Bytes of requests that have arrived whole and wait for the engine, of all streams together, beyond which nothing more is
 /// read: as much as the engine takes at once, so that it has what to do.
@@ -189,9 +195,9 @@ mod tests {
     fn windows_of_all_connections_together_are_bounded() {
         assert_eq!(windows(0), (4 << 20, 1 << 20));
         assert_eq!(windows(64), (4 << 20, 1 << 20));
-        assert_eq!(windows(128), (2 << 20, 1 << 20));
-        assert_eq!(windows(1_024), (256 << 10, 256 << 10));
-        assert_eq!(windows(usize::MAX), (65_535, 65_535));
+        assert_eq!(windows(128), (2 << 20, 512 << 10));
+        assert_eq!(windows(1_024), (256 << 10, 64 << 10));
+        assert_eq!(windows(usize::MAX), (65_535, 16_383));
         let all: u64 = (1..=GRPC_CONNECTIONS_MAX)
             .map(|connections| u64::from(windows(connections).0))
             .sum();

@@ -10,7 +10,7 @@
 //!   cut whatever is left
 //! ```
 
-use std::{future::Future, io};
+use std::future::Future;
 
 use courser_engine::{BrokerHandle, tasks};
 use courser_proto::v1::admin_server::AdminServer;
@@ -23,7 +23,7 @@ use crate::{
     answers::Answers,
     arrival::Arrivals,
     closing::Signal,
-    connection::{Listener, Patience, Way},
+    connection::{Listener, Patience},
     health::HealthView,
     http, limits,
     service::{AdminService, BrokerFace, BrokerService, InOurWords},
@@ -33,9 +33,6 @@ use crate::{
 /// Why the faces ended by themselves.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The HTTP side.
-    #[error("the HTTP side ended: {0}")]
-    Http(#[source] io::Error),
     /// What server reflection tells of the contract could not be made.
     #[error("the contract cannot be reflected: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -190,6 +187,7 @@ fn services(
             .register_encoded_file_descriptor_set(courser_proto::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
+    let small = limits::SMALL_REQUEST_BYTES_MAX;
     Ok(Routes::default()
         .add_service(arrivals.watch(InOurWords {
             inner: broker,
@@ -201,10 +199,21 @@ fn services(
             request_bytes_max: limits::ADMIN_REQUEST_BYTES_MAX,
             failure: handle.failure().clone(),
         })))
-        .add_service(arrivals.watch(answers.watch(reflection().build_v1()?)))
+        .add_service(
+            arrivals
+                .watch(answers.watch(reflection().build_v1()?.max_decoding_message_size(small))),
+        )
         // Many clients know reflection by its old name only: grpcio's, and all from before 2023.
-        .add_service(arrivals.watch(answers.watch(reflection().build_v1alpha()?)))
-        .add_service(arrivals.watch(answers.watch(health)))
+        .add_service(
+            arrivals.watch(
+                answers.watch(
+                    reflection()
+                        .build_v1alpha()?
+                        .max_decoding_message_size(small),
+                ),
+            ),
+        )
+        .add_service(arrivals.watch(answers.watch(health.max_decoding_message_size(small))))
         .prepare())
 }
 
@@ -219,11 +228,10 @@ fn start_http(
     let (_grpc, max) = limits::connections_max(options.files_max);
     let cut = signals.cut.clone();
     let listener = Listener::new(listener, max, Patience::Request, cut);
-    let router = http::router(handle.clone(), health, answers, options.version)
-        .into_make_service_with_connect_info::<Way>();
-    let ended = signals.ended.clone().given();
+    let router = http::router(handle.clone(), health, answers, options.version);
+    let serving = transport::serve_http(listener, router, signals.ended.clone());
     tasks::spawn("http", async move {
-        let server = axum::serve(listener, router).with_graceful_shutdown(ended);
-        server.await.map_err(ServeError::Http)
+        serving.await;
+        Ok(())
     })
 }

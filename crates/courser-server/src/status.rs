@@ -163,6 +163,12 @@ pub(crate) fn in_our_words(status: Status, request_bytes_max: usize) -> Status {
     }
 }
 
+/// A call that takes one message was given more.
+pub(crate) fn more_than_one() -> Status {
+    let sentence = "the request cannot be read: a second message follows, and this call takes one";
+    refusal(Code::InvalidArgument, "MALFORMED_REQUEST", sentence)
+}
+
 pub(crate) fn arrives_too_slowly() -> Status {
     let sentence = format!(
         "the request did not arrive whole within {:?}",

@@ -1,4 +1,4 @@
-//! HTTP/2 connections, from their beginning to their end.
+//! Connections of both sides, from their beginning to their end.
 
 use std::{
     convert::Infallible,
@@ -7,12 +7,14 @@ use std::{
     time::Duration,
 };
 
+use axum::{Extension, Router};
 use bytes::Bytes;
 use courser_engine::tasks;
 use courser_executor::TaskExecutor;
-use hyper::server::conn::http2;
+use hyper::server::conn::{http1, http2};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulConnection,
     service::TowerToHyperService,
 };
 use tokio::{sync::mpsc, time::timeout};
@@ -32,9 +34,42 @@ use crate::{
 /// The header with the time that a client gives a call.
 pub(crate) const TIMEOUT: http::HeaderName = http::HeaderName::from_static("grpc-timeout");
 
-/// Serves connections until `closing` is given, and then those that there are until they have ended.
-pub(crate) async fn serve(mut listener: Listener, routes: Routes, closing: Signal) {
+/// Serves connections of gRPC until `closing` is given, and then those that there are until they have ended.
+pub(crate) async fn serve(listener: Listener, routes: Routes, closing: Signal) {
     let protocol = protocol();
+    let serving = |connection: Connection, open| {
+        let service = TowerToHyperService::new(Handlers {
+            routes: routes.clone(),
+            way: connection.way(),
+        });
+        let mut protocol = protocol.clone();
+        let (of_connection, of_stream) = limits::windows(open);
+        protocol
+            .initial_connection_window_size(of_connection)
+            .initial_stream_window_size(of_stream);
+        protocol.serve_connection(TokioIo::new(connection), service)
+    };
+    serve_each(listener, serving, closing).await;
+}
+
+/// The same for the HTTP side: HTTP/1 and nothing else, so that a connection has one answer at a time.
+pub(crate) async fn serve_http(listener: Listener, router: Router, closing: Signal) {
+    let serving = |connection: Connection, _open| {
+        let router = router.clone().layer(Extension(connection.way()));
+        let service = TowerToHyperService::new(router);
+        http1::Builder::new().serve_connection(TokioIo::new(connection), service)
+    };
+    serve_each(listener, serving, closing).await;
+}
+
+/// Has `serving` serve each connection, which it is told with how many there are.
+async fn serve_each<S>(
+    mut listener: Listener,
+    serving: impl Fn(Connection, usize) -> S,
+    closing: Signal,
+) where
+    S: GracefulConnection<Error = hyper::Error> + Send + 'static,
+{
     let (open, mut all_ended) = mpsc::channel::<Infallible>(1);
     let mut end = pin!(closing.clone().given());
     loop {
@@ -42,16 +77,7 @@ pub(crate) async fn serve(mut listener: Listener, routes: Routes, closing: Signa
             () = &mut end => break,
             (connection, _) = listener.next() => connection,
         };
-        let service = Handlers {
-            routes: routes.clone(),
-            way: connection.way(),
-        };
-        let mut protocol = protocol.clone();
-        let (of_connection, of_stream) = limits::windows(listener.open());
-        protocol
-            .initial_connection_window_size(of_connection)
-            .initial_stream_window_size(of_stream);
-        let serving = serve_connection(connection, service, protocol, closing.clone());
+        let serving = serve_connection(serving(connection, listener.open()), closing.clone());
         let open = open.clone();
         tasks::spawn("connection", async move {
             serving.await;
@@ -62,14 +88,8 @@ pub(crate) async fn serve(mut listener: Listener, routes: Routes, closing: Signa
     all_ended.recv().await;
 }
 
-async fn serve_connection(
-    connection: Connection,
-    service: Handlers,
-    protocol: http2::Builder<TaskExecutor>,
-    closing: Signal,
-) {
-    let service = TowerToHyperService::new(service);
-    let mut serving = pin!(protocol.serve_connection(TokioIo::new(connection), service));
+async fn serve_connection(serving: impl GracefulConnection<Error = hyper::Error>, closing: Signal) {
+    let mut serving = pin!(serving);
     let served = tokio::select! {
         served = &mut serving => served,
         () = closing.given() => {
@@ -194,7 +214,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_call_that_takes_longer_than_its_time_hears_so() {
-        let never = axum::Router::new().fallback(std::future::pending::<()>);
+        let never = Router::new().fallback(std::future::pending::<()>);
         let mut handlers = Handlers {
             routes: never.into(),
             way: Way::default(),

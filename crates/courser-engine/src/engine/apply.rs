@@ -46,12 +46,13 @@ impl Engine {
                 settlements,
                 without_results,
                 permit,
+                along,
             } => {
                 let settled = self.settle(settlements, now);
                 let event = match without_results {
-                    false => Event::Settled(settled),
+                    false => Event::Settled(settled, along),
                     true if settled.refused.is_empty() => return,
-                    true => Event::Refused(settled.refused),
+                    true => Event::Refused(settled.refused, along),
                 };
                 permit.forget();
                 if let Some(outlet) = self.outlets.get(&consumer) {

@@ -107,7 +107,7 @@ impl Outlet {
     /// An event for the consumer that this is the outlet of, to be said when the turn is durable.
     pub(crate) fn event(&self, consumer: ConsumerId, event: Event) -> Output {
         // Answers to settles and deliveries say nothing of each other.
-        let is_counted = !matches!(event, Event::Settled(_) | Event::Refused(_));
+        let is_counted = !matches!(event, Event::Settled(..) | Event::Refused(..));
         Output::Event {
             consumer,
             events: self.events.clone(),

@@ -75,7 +75,7 @@ async fn delivered(subscription: &mut Subscription) -> Delivery {
     loop {
         match subscription.next().await.unwrap() {
             Event::Deliveries(mut deliveries) => return deliveries.pop().unwrap(),
-            Event::Settled(_) | Event::Refused(_) => {}
+            Event::Settled(..) | Event::Refused(..) => {}
             other => panic!("{other:?}"),
         }
     }

@@ -341,7 +341,7 @@ impl Often {
     /// Waits until a lease is said to be settled.
     async fn settled(&mut self, lease: LeaseId) {
         while let Some(event) = self.subscription.next().await {
-            if matches!(event, Event::Settled(settled) if settled.ok.contains(&lease)) {
+            if matches!(event, Event::Settled(settled, _) if settled.ok.contains(&lease)) {
                 return;
             }
         }
@@ -360,7 +360,7 @@ impl Often {
         }
         let settled = events
             .iter()
-            .any(|event| matches!(event, Event::Settled(_)));
+            .any(|event| matches!(event, Event::Settled(..)));
         assert!(!settled, "before it is durable");
     }
 }
@@ -431,7 +431,7 @@ async fn whoever_finds_the_seat_taken_is_carried_out_by_who_leaves_it() {
         }
         match subscription.next().await.unwrap() {
             Event::Deliveries(deliveries) => waiting.extend(deliveries),
-            Event::Settled(settled) => {
+            Event::Settled(settled, _) => {
                 assert!(settled.refused.is_empty());
                 acked += settled.ok.len();
                 unanswered -= settled.ok.len();

@@ -233,7 +233,7 @@ async fn a_consumer_that_drains_hears_what_was_the_last_delivery() {
     let settler = subscription.settler();
     assert!(settler.settle(ack(&delivered)).await);
     assert!(
-        matches!(subscription.next().await, Some(Event::Settled(settled)) if settled.ok.len() == 2)
+        matches!(subscription.next().await, Some(Event::Settled(settled, _)) if settled.ok.len() == 2)
     );
     let view = broker.get_queue("q".to_owned()).await.unwrap();
     assert_eq!((view.ready, view.leased, view.totals.delivered), (1, 0, 2));

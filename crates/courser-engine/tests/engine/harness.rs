@@ -252,7 +252,7 @@ pub(crate) async fn deliveries(subscription: &mut Subscription, count: usize) ->
     while all.len() < count {
         match subscription.next().await.expect("the subscription goes on") {
             Event::Deliveries(deliveries) => all.extend(deliveries),
-            Event::Settled(_) | Event::Refused(_) | Event::Recalled => {}
+            Event::Settled(..) | Event::Refused(..) | Event::Recalled => {}
             Event::Drained => panic!("drained"),
             Event::Ended(ended) => panic!("ended: {ended:?}"),
         }

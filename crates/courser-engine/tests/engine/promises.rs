@@ -40,7 +40,7 @@ async fn what_is_published_is_delivered_in_order_and_gone_when_acked() {
     let delivered = deliveries(&mut subscription, 3).await;
     assert_eq!(payloads(&delivered), ["a", "b", "c"]);
     assert!(subscription.settler().settle(ack(&delivered)).await);
-    let Some(Event::Settled(settled)) = subscription.next().await else {
+    let Some(Event::Settled(settled, _)) = subscription.next().await else {
         panic!("no result")
     };
     assert_eq!((settled.ok.len(), settled.refused.len()), (3, 0));
@@ -153,7 +153,7 @@ async fn a_result_says_that_settles_without_results_before_it_are_durable() {
     assert_has_nothing(&mut subscription);
     store.set_open(true);
     match subscription.next().await {
-        Some(Event::Settled(settled)) => {
+        Some(Event::Settled(settled, _)) => {
             assert_eq!((settled.ok.len(), settled.refused.len()), (0, 0));
         }
         other => panic!("{other:?} is no result"),
@@ -161,7 +161,7 @@ async fn a_result_says_that_settles_without_results_before_it_are_durable() {
     // What is refused is told.
     assert!(settler.settle_without_results(ack(&held[..2])).await);
     match subscription.next().await {
-        Some(Event::Refused(refused)) => {
+        Some(Event::Refused(refused, _)) => {
             let known =
                 |held: &courser_engine::request::Delivery| (held.lease_id, LeaseError::Unknown);
             assert_eq!(refused, held[..2].iter().map(known).collect::<Vec<_>>());

@@ -6,13 +6,14 @@ use tonic::{Status, Streaming};
 
 use super::{confirms::ConfirmStream, deliveries::DeliveryStream};
 use crate::{
-    answers::Held,
+    answers::{Answer, Held},
     convert::{
         publish_from_proto, published_to_proto, pull_from_proto, settled_to_proto,
         settlements_from_proto,
     },
     leaving::{Kept, Leaving},
     status::{publish_error_to_status, queue_error_to_status},
+    waiting::Place,
     wire::{Numbered, PulledFrame},
 };
 
@@ -57,8 +58,9 @@ impl BrokerService {
         &self,
         requests: Streaming<Numbered>,
         held: Held,
+        place: Option<Place>,
     ) -> ConfirmStream {
-        ConfirmStream::start(&self.handle, requests, self.payload_bytes_max, held)
+        ConfirmStream::start(&self.handle, requests, self.payload_bytes_max, held, place)
     }
 
     pub(super) async fn subscribe(
@@ -66,9 +68,9 @@ impl BrokerService {
         requests: Streaming<v1::SubscribeRequest>,
         cut: Cut,
         leaving: Leaving,
-        held: Held,
+        answer: Answer,
     ) -> Result<DeliveryStream, Status> {
-        DeliveryStream::start(&self.handle, requests, cut, leaving, held).await
+        DeliveryStream::start(&self.handle, requests, cut, leaving, answer).await
     }
 
     pub(super) async fn pull(

@@ -26,6 +26,7 @@ use crate::{
     convert::publish_from_proto,
     limits,
     status::{internal, shutting_down},
+    waiting::Place,
     wire::{ConfirmFrame, Numbered, ToldConfirms},
 };
 
@@ -48,6 +49,7 @@ impl ConfirmStream {
         requests: Streaming<Numbered>,
         payload_bytes_max: usize,
         held: Held,
+        place: Option<Place>,
     ) -> Self {
         let (publisher, confirms) = handle.publisher();
         let window = Arc::new(Window::new(held));
@@ -57,6 +59,7 @@ impl ConfirmStream {
             window: Arc::clone(&window),
             health: handle.health(),
             payload_bytes_max,
+            place,
         };
         let reader = tasks::spawn("publish stream", reader.run());
         Self {
@@ -135,7 +138,9 @@ struct Window {
 #[derive(Debug)]
 struct Ahead {
     /// What each counts for, in their order, and about how many bytes its confirm takes.
-    costs: VecDeque<(u32, usize)>,
+    costs: VecDeque<(usize, usize)>,
+    /// What they count for beyond what there was.
+    owed: usize,
     /// Bytes of all of these.
     bytes: usize,
     held: Held,
@@ -147,26 +152,28 @@ impl Window {
             units: Semaphore::new(limits::CONFIRMS_WAITING_MAX as usize),
             ahead: Mutex::new(Ahead {
                 costs: VecDeque::new(),
+                owed: 0,
                 bytes: 0,
                 held,
             }),
         }
     }
 
-    /// Waits until there is room for the confirm of a request.
-    async fn enter(&self, messages: usize) {
+    /// Waits until there is room for the confirm of another request, however large.
+    async fn room(&self) {
+        // It is never closed, and what is looked for stays there: there is one reader.
+        drop(self.units.acquire().await);
+    }
+
+    /// A request is on its way. What it takes more than there was is owed by those before it.
+    fn enter(&self, messages: usize) {
         let cost = 1 + messages / limits::MESSAGES_PER_CONFIRM_UNIT;
-        let cost = u32::try_from(cost)
-            .unwrap_or(u32::MAX)
-            .min(limits::CONFIRMS_WAITING_MAX);
-        if let Ok(units) = self.units.acquire_many(cost).await {
-            units.forget();
-            let bytes = size_of::<Confirm>() + messages * size_of::<Published>();
-            let ahead = &mut *self.lock();
-            ahead.costs.push_back((cost, bytes));
-            ahead.bytes += bytes;
-            ahead.held.set(ahead.bytes);
-        }
+        let bytes = size_of::<Confirm>() + messages * size_of::<Published>();
+        let ahead = &mut *self.lock();
+        ahead.owed += cost - self.units.forget_permits(cost);
+        ahead.costs.push_back((cost, bytes));
+        ahead.bytes += bytes;
+        ahead.held.set(ahead.bytes);
     }
 
     /// The first `count` requests are answered.
@@ -175,11 +182,13 @@ impl Window {
         let count = count.min(ahead.costs.len());
         let mut units = 0;
         for (cost, bytes) in ahead.costs.drain(..count) {
-            units += cost as usize;
+            units += cost;
             ahead.bytes -= bytes;
         }
         ahead.held.set(ahead.bytes);
-        self.units.add_permits(units);
+        let owed = ahead.owed.min(units);
+        ahead.owed -= owed;
+        self.units.add_permits(units - owed);
     }
 
     fn lock(&self) -> MutexGuard<'_, Ahead> {
@@ -194,15 +203,18 @@ struct Reader {
     window: Arc<Window>,
     health: watch::Receiver<Health>,
     payload_bytes_max: usize,
+    /// Where a request that has been read waits for the engine.
+    place: Option<Place>,
 }
 
 impl Reader {
     async fn run(mut self) -> Result<(), Status> {
         let mut closing = pin!(shut_down(self.health.clone()));
         loop {
+            // Nothing is read that could not be handed on: whether it may be is up to the client.
             let request = tokio::select! {
                 biased;
-                request = self.requests.message() => request?,
+                request = next(&self.window, &mut self.requests) => request?,
                 () = &mut closing => return Err(shutting_down()),
             };
             let Some(request) = request else {
@@ -218,7 +230,7 @@ impl Reader {
     async fn publish(&self, request: Numbered) -> bool {
         let Numbered { number, request } = request;
         let messages = request.as_ref().map_or(0, |request| request.messages.len());
-        self.window.enter(messages).await;
+        self.window.enter(messages);
         let publish = request.and_then(|request| {
             let publish = publish_from_proto(
                 request.messages,
@@ -231,7 +243,7 @@ impl Reader {
                 ..publish
             })
         });
-        match publish {
+        let is_taken = match publish {
             Ok(publish) => self.publisher.send(number, publish).await,
             Err(error) => {
                 let error = PublishError::Invalid {
@@ -239,8 +251,21 @@ impl Reader {
                 };
                 self.publisher.refuse(number, error).await
             }
+        };
+        if let Some(place) = &self.place {
+            place.leave();
         }
+        is_taken
     }
+}
+
+/// The next request, once its confirm has room.
+async fn next(
+    window: &Window,
+    requests: &mut Streaming<Numbered>,
+) -> Result<Option<Numbered>, Status> {
+    window.room().await;
+    requests.message().await
 }
 
 #[cfg(test)]
@@ -252,7 +277,11 @@ mod tests {
 
     fn has_room(window: &Window, messages: usize) -> bool {
         let mut context = Context::from_waker(Waker::noop());
-        pin!(window.enter(messages)).poll(&mut context).is_ready()
+        let has_room = pin!(window.room()).poll(&mut context).is_ready();
+        if has_room {
+            window.enter(messages);
+        }
+        has_room
     }
 
     /// As the contract says of PublishStream.
@@ -265,8 +294,13 @@ mod tests {
         assert!(has_room(&window, 16), "it counts for two");
         assert!(!has_room(&window, 1));
         window.answered(10_000);
-        assert!((0..158).all(|_| has_room(&window, 1_000)), "63 each");
-        assert!(!has_room(&window, 1_000));
+        // 158 of them, and one that owes a part of its 63.
+        assert!((0..159).all(|_| has_room(&window, 1_000)));
+        assert!(!has_room(&window, 0));
+        window.answered(1);
+        assert_eq!(window.units.available_permits(), 46);
+        window.answered(158);
+        assert_eq!(window.units.available_permits(), 10_000);
     }
 
     #[test]

@@ -12,10 +12,10 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use courser_core::{error::LeaseError, id::LeaseId};
+use courser_core::id::LeaseId;
 use courser_engine::{
     BrokerHandle, Cut, Settler, Subscription,
-    request::{Delivery, Ended, Event, Settled},
+    request::{Along, Delivery, Ended, Event, Settled},
     tasks,
 };
 use courser_proto::v1::{self, subscribe_request};
@@ -27,7 +27,7 @@ use tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
 use crate::{
-    answers::Held,
+    answers::Answer,
     convert::{InvalidField, InvalidSettlement, open_from_proto, settlements_from_proto},
     leaving::{Kept, Leaving},
     limits,
@@ -55,26 +55,9 @@ pub(crate) struct DeliveryStream {
     heartbeat: Pin<Box<Sleep>>,
 }
 
-/// Settles whose results have not come.
-#[derive(Debug)]
-struct Unanswered(Mutex<Settles>);
-
-#[derive(Debug)]
-struct Settles {
-    /// Those that are answered, in their order.
-    awaited: VecDeque<Awaited>,
-    /// Leases in the largest so far.
-    largest: usize,
-    held: Held,
-}
-
-impl Settles {
-    /// There are so many, beside the one that is being read. Each has no more results than the largest.
-    fn count(&mut self, unanswered: usize) {
-        let each = self.largest * size_of::<(LeaseId, LeaseError)>();
-        self.held.set((unanswered + 1) * each);
-    }
-}
+/// Settles whose results have not come, in their order.
+#[derive(Debug, Default)]
+struct Unanswered(Mutex<VecDeque<Awaited>>);
 
 /// A settle that the engine answers.
 #[derive(Debug)]
@@ -88,22 +71,7 @@ enum Awaited {
 }
 
 impl Unanswered {
-    fn new(held: Held) -> Self {
-        Self(Mutex::new(Settles {
-            awaited: VecDeque::new(),
-            largest: 0,
-            held,
-        }))
-    }
-
-    /// One of so many leases is read, while so many are unanswered.
-    fn note(&self, leases: usize, unanswered: usize) {
-        let mut settles = self.lock();
-        settles.largest = settles.largest.max(leases);
-        settles.count(unanswered);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Settles> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Awaited>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -121,7 +89,7 @@ impl DeliveryStream {
         mut requests: Streaming<v1::SubscribeRequest>,
         cut: Cut,
         leaving: Leaving,
-        held: Held,
+        answer: Answer,
     ) -> Result<Self, Status> {
         let first = timeout(limits::OPEN_TIME_MAX, requests.message());
         let first = first.await.map_err(|_| not_opened())??;
@@ -132,8 +100,13 @@ impl DeliveryStream {
             .await
             .map_err(queue_error_to_status)?;
         leaving.tell(subscription.asking());
-        let unanswered = Arc::new(Unanswered::new(held));
-        let reader = read_settles(requests, subscription.settler(), Arc::clone(&unanswered));
+        let unanswered = Arc::<Unanswered>::default();
+        let hand_on = HandOn {
+            settler: subscription.settler(),
+            unanswered: Arc::clone(&unanswered),
+            answer,
+        };
+        let reader = hand_on.read_settles(requests);
         Ok(Self {
             queue,
             subscription: Some(subscription),
@@ -158,7 +131,7 @@ impl DeliveryStream {
             if let Some(frame) = self.next_frame() {
                 return Poll::Ready(frame);
             }
-            if self.reader.is_none() && self.unanswered.lock().awaited.is_empty() {
+            if self.reader.is_none() && self.unanswered.lock().is_empty() {
                 return Poll::Ready(Next::End(self.verdict.take()));
             }
             if self.poll_events(context).is_pending() {
@@ -199,8 +172,9 @@ impl DeliveryStream {
                     }
                     return Some(Next::Frame(DeliveryFrame::Deliveries(deliveries)));
                 }
-                Event::Settled(mut settled) => {
-                    let invalid = match self.answered() {
+                Event::Settled(mut settled, along) => {
+                    self.leaving.keep(Kept::Settled(along));
+                    let invalid = match self.unanswered.lock().pop_front() {
                         Some(Awaited::Results(invalid)) => invalid,
                         Some(Awaited::Refusals(invalid)) => {
                             settled.ok.clear();
@@ -211,8 +185,8 @@ impl DeliveryStream {
                     };
                     return Some(Next::Frame(DeliveryFrame::Settled(settled, invalid)));
                 }
-                Event::Refused(refused) => {
-                    self.count();
+                Event::Refused(refused, along) => {
+                    self.leaving.keep(Kept::Settled(along));
                     let settled = Settled {
                         refused,
                         ..Settled::default()
@@ -229,19 +203,6 @@ impl DeliveryStream {
                     return Some(Next::End(Some(ended_to_status(ended, &self.queue))));
                 }
             }
-        }
-    }
-
-    /// What the next results are of.
-    fn answered(&self) -> Option<Awaited> {
-        self.count();
-        self.unanswered.lock().awaited.pop_front()
-    }
-
-    /// Results were taken.
-    fn count(&self) {
-        if let Some(subscription) = &self.subscription {
-            self.unanswered.lock().count(subscription.unanswered());
         }
     }
 
@@ -337,61 +298,68 @@ fn first_open(request: Option<v1::SubscribeRequest>) -> Result<v1::Open, Invalid
     }
 }
 
-/// Hands on what the consumer settles, until it has said its last.
-async fn read_settles(
-    mut requests: Streaming<v1::SubscribeRequest>,
+/// Hands on what the consumer settles.
+struct HandOn {
     settler: Settler,
     unanswered: Arc<Unanswered>,
-) -> Result<(), Status> {
-    let mut is_answered = true;
-    let read = hand_on(&mut requests, &settler, &unanswered, &mut is_answered).await;
-    if !is_answered {
-        unanswered.lock().awaited.push_back(Awaited::Last);
-        if !settler.settle(Vec::new()).await {
-            return Err(shutting_down());
-        }
-    }
-    read
+    /// That of the subscription, as far as it is results.
+    answer: Answer,
 }
 
-async fn hand_on(
-    requests: &mut Streaming<v1::SubscribeRequest>,
-    settler: &Settler,
-    unanswered: &Unanswered,
-    is_answered: &mut bool,
-) -> Result<(), Status> {
-    while let Some(request) = requests.message().await? {
-        let settle = match request.kind {
-            Some(subscribe_request::Kind::Settle(settle)) => settle,
-            Some(subscribe_request::Kind::Drain(_)) => {
-                if !settler.drain().await {
-                    return Err(shutting_down());
-                }
-                continue;
+impl HandOn {
+    /// Until it has said its last.
+    async fn read_settles(
+        self,
+        mut requests: Streaming<v1::SubscribeRequest>,
+    ) -> Result<(), Status> {
+        let mut is_answered = true;
+        let read = self.hand_on(&mut requests, &mut is_answered).await;
+        if !is_answered {
+            self.unanswered.lock().push_back(Awaited::Last);
+            if !self.settler.settle(Vec::new()).await {
+                return Err(shutting_down());
             }
-            Some(subscribe_request::Kind::Open(_)) => {
-                let problem = "must be set in the first request of a stream only";
-                return Err(InvalidField::new("open", problem).into());
-            }
-            None => return Err(InvalidField::new("settle", "or `drain` must be set").into()),
-        };
-        let without_results = settle.without_results;
-        let (settlements, invalid) = settlements_from_proto(settle)?;
-        unanswered.note(settlements.len() + invalid.len(), settler.unanswered());
-        *is_answered = !without_results || !invalid.is_empty();
-        let is_taken = if *is_answered {
-            unanswered.lock().awaited.push_back(if without_results {
-                Awaited::Refusals(invalid)
-            } else {
-                Awaited::Results(invalid)
-            });
-            settler.settle(settlements).await
-        } else {
-            settler.settle_without_results(settlements).await
-        };
-        if !is_taken {
-            return Err(shutting_down());
         }
+        read
     }
-    Ok(())
+
+    async fn hand_on(
+        &self,
+        requests: &mut Streaming<v1::SubscribeRequest>,
+        is_answered: &mut bool,
+    ) -> Result<(), Status> {
+        while let Some(request) = requests.message().await? {
+            let settle = match request.kind {
+                Some(subscribe_request::Kind::Settle(settle)) => settle,
+                Some(subscribe_request::Kind::Drain(_)) => {
+                    if !self.settler.drain().await {
+                        return Err(shutting_down());
+                    }
+                    continue;
+                }
+                Some(subscribe_request::Kind::Open(_)) => {
+                    let problem = "must be set in the first request of a stream only";
+                    return Err(InvalidField::new("open", problem).into());
+                }
+                None => return Err(InvalidField::new("settle", "or `drain` must be set").into()),
+            };
+            let without_results = settle.without_results;
+            let (settlements, invalid) = settlements_from_proto(settle)?;
+            let leases = settlements.len() + invalid.len();
+            let along = Along::new(self.answer.hold(leases * limits::RESULT_BYTES));
+            *is_answered = !without_results || !invalid.is_empty();
+            if *is_answered {
+                self.unanswered.lock().push_back(if without_results {
+                    Awaited::Refusals(invalid)
+                } else {
+                    Awaited::Results(invalid)
+                });
+            }
+            let without = !*is_answered;
+            if !self.settler.settle_with(settlements, without, along).await {
+                return Err(shutting_down());
+            }
+        }
+        Ok(())
+    }
 }

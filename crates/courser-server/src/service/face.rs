@@ -25,6 +25,7 @@ use crate::{
     connection::Way,
     leaving::Leaving,
     limits,
+    waiting::Place,
     wire::{AnswerBody, NumberedDecoder, WireCodec, WireDecoder, WireMessage},
 };
 
@@ -177,18 +178,21 @@ struct Streams {
 
 impl Streams {
     fn publish(&self, request: http::Request<Body>) -> Result<Body, Status> {
+        let place = request.extensions().get::<Place>().cloned();
         let answer = self.answers.begin(Way::of(request.extensions()));
         let requests = self.requests::<NumberedDecoder>(request)?;
-        let confirms = self.broker.publish_stream(requests, answer.hold(0));
+        let confirms = self.broker.publish_stream(requests, answer.hold(0), place);
         Ok(self.answer(confirms, Leaving::counted(answer)))
     }
 
     async fn subscribe(&self, request: http::Request<Body>) -> Result<Body, Status> {
         let way = Way::of(request.extensions());
-        let (cut, held) = (way.cut(), self.answers.begin(way).hold(0));
+        let (cut, answer) = (way.cut(), self.answers.begin(way));
         let requests = self.requests::<WireDecoder<v1::SubscribeRequest>>(request)?;
         let leaving = Leaving::default();
-        let subscribing = self.broker.subscribe(requests, cut, leaving.clone(), held);
+        let subscribing = self
+            .broker
+            .subscribe(requests, cut, leaving.clone(), answer);
         Ok(self.answer(subscribing.await?, leaving))
     }
 

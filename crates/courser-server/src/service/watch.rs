@@ -46,7 +46,8 @@ pub(crate) async fn watch(
     })
 }
 
-/// The answers of one WatchStats. Each is made when the connection asks for it, so that there is none for whoever takes none.
+/// The answers of one WatchStats. Each is made when the connection has taken the one before: whoever takes none has one, which counts
+/// among the answers.
 pub(crate) struct StatsStream {
     watched: Arc<Watched>,
     /// None after the last.
