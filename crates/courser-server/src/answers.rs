@@ -69,6 +69,8 @@ struct One {
     bytes: u64,
     /// Since when none of it was taken.
     since: Instant,
+    /// Some of it was, before.
+    has_moved: bool,
     way: Way,
     is_ending: bool,
 }
@@ -135,7 +137,8 @@ impl All {
     /// Whether one more may be made that is large, once those that do not move are ended.
     fn has_room(&mut self) -> bool {
         if self.live_bytes() > limits::ANSWERS_BYTES_MAX {
-            self.make_room(limits::ANSWER_STILL_MAX);
+            // One at a time would leave each place to the next that takes nothing.
+            self.make_room(limits::ANSWER_STILL_MAX, limits::ANSWERS_BYTES_MAX / 2);
         }
         self.live_bytes() <= limits::ANSWERS_BYTES_MAX
     }
@@ -155,23 +158,23 @@ impl All {
         }
     }
 
-    /// Ends connections whose answers have not moved for so long, those first that have not moved for longest, until what is
-    /// left is half of what there may be: one at a time would leave each place to the next that takes nothing.
-    fn make_room(&mut self, still: Duration) {
+    /// Ends connections whose answers have not moved for so long, until so much is left. First go those of which nothing was taken
+    /// ever, and of these, as of the others, those that have not moved for longest.
+    fn make_room(&mut self, still: Duration, left: u64) {
         self.note_endings();
         let now = Instant::now();
         let mut held = HashMap::<_, u64>::new();
-        let mut by_time = Vec::new();
+        let mut by_need = Vec::new();
         for one in self.answers.values() {
             *held.entry(one.way.key()).or_default() += one.bytes;
             if one.bytes > 0 && !one.is_ending && now.duration_since(one.since) >= still {
-                by_time.push((one.since, one.way.clone()));
+                by_need.push((one.has_moved, one.since, one.way.clone()));
             }
         }
-        by_time.sort_unstable_by_key(|(since, _)| *since);
+        by_need.sort_unstable_by_key(|(has_moved, since, _)| (*has_moved, *since));
         let (mut connections, mut bytes) = (0_usize, 0);
-        for (_, way) in by_time {
-            if self.live_bytes() - bytes <= limits::ANSWERS_BYTES_MAX / 2 {
+        for (.., way) in by_need {
+            if self.live_bytes() - bytes <= left {
                 break;
             }
             if !way.is_ended() {
@@ -243,6 +246,7 @@ impl Begun {
         let one = all.answers.entry(key).or_insert_with(|| One {
             bytes: 0,
             since: Instant::now(),
+            has_moved: false,
             is_ending: self.way.is_ended(),
             way: self.way.clone(),
         });
@@ -250,6 +254,7 @@ impl Begun {
         let has_moved = now < before;
         if has_moved {
             one.since = Instant::now();
+            one.has_moved = true;
         }
         let ends = u64::from(one.is_ending);
         all.bytes = all.bytes + now - before;
@@ -258,7 +263,7 @@ impl Begun {
             all.answers.remove(&key);
         }
         if all.live_bytes() > 2 * limits::ANSWERS_BYTES_MAX {
-            all.make_room(Duration::ZERO);
+            all.make_room(Duration::ZERO, limits::ANSWERS_BYTES_MAX);
         }
         drop(all);
         if has_moved {
@@ -654,11 +659,13 @@ mod tests {
     async fn twice_as_much_ends_those_that_moved_least_lately_at_once() {
         let answers = Answers::default();
         let ways: Vec<_> = (0..17).map(|_| Way::default()).collect();
-        let _held = fill(&answers, &ways[..16]).await;
+        let mut held = fill(&answers, &ways[..16]).await;
+        // Of the first, something was taken, if long ago.
+        drop(held[0].split_to(MIB));
+        advance(Duration::from_secs(1)).await;
+        held.push(answers.begin(ways[16].clone()).hold(MIB));
         assert_eq!(ended(&ways), [0; 0]);
-        let _more = answers
-            .begin(ways[16].clone())
-            .hold(limits::ANSWER_STEP_BYTES);
-        assert_eq!(ended(&ways), (0..13).collect::<Vec<_>>());
+        held.push(answers.begin(ways[16].clone()).hold(MIB));
+        assert_eq!(ended(&ways), (1..=9).collect::<Vec<_>>());
     }
 }

@@ -253,7 +253,11 @@ where
                     self.rest = data;
                     self.piece()
                 }),
-                Err(frame) => Ok(frame),
+                // Trailers: nothing follows, and nobody asks.
+                Err(frame) => {
+                    self.note_end();
+                    Ok(frame)
+                }
             })),
             // Only what we wait for counts: a request behind another one may lie here for longer.
             Poll::Pending if self.partial.come > 0 || self.whole > 0 => {
@@ -383,8 +387,22 @@ mod tests {
 
     use super::*;
 
+    /// Sends a body.
+    struct Sender(mpsc::UnboundedSender<Frame<Bytes>>);
+
+    impl Sender {
+        fn send(&self, data: impl Into<Bytes>) {
+            assert!(self.0.send(Frame::data(data.into())).is_ok());
+        }
+
+        fn send_trailers(&self) {
+            let trailers = http::HeaderMap::new();
+            assert!(self.0.send(Frame::trailers(trailers)).is_ok());
+        }
+    }
+
     /// A body whose frames come from the test.
-    struct Frames(mpsc::UnboundedReceiver<Bytes>);
+    struct Frames(mpsc::UnboundedReceiver<Frame<Bytes>>);
 
     impl http_body::Body for Frames {
         type Data = Bytes;
@@ -394,22 +412,18 @@ mod tests {
             mut self: Pin<&mut Self>,
             context: &mut Context<'_>,
         ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-            let data = ready!(self.0.poll_recv(context));
-            Poll::Ready(data.map(|data| Ok(Frame::data(data))))
+            self.0.poll_recv(context).map(|frame| frame.map(Ok))
         }
     }
 
-    fn body(arrivals: &Arrivals) -> (mpsc::UnboundedSender<Bytes>, Arriving<Frames>) {
+    fn body(arrivals: &Arrivals) -> (Sender, Arriving<Frames>) {
         body_of(arrivals, Calls::Others)
     }
 
-    fn body_of(
-        arrivals: &Arrivals,
-        calls: Calls,
-    ) -> (mpsc::UnboundedSender<Bytes>, Arriving<Frames>) {
+    fn body_of(arrivals: &Arrivals, calls: Calls) -> (Sender, Arriving<Frames>) {
         let (frames, receiver) = mpsc::unbounded_channel();
         let body = Arriving::new(Frames(receiver), arrivals.clone(), calls);
-        (frames, body)
+        (Sender(frames), body)
     }
 
     async fn piece(body: &mut Arriving<Frames>) -> Result<usize, Status> {
@@ -457,7 +471,7 @@ mod tests {
         let stream = [request(3), request(0), request(20), request(1)].concat();
         let (first, second) = stream.split_at(20);
         for data in [first, second] {
-            frames.send(data.to_vec().into()).unwrap();
+            frames.send(data.to_vec());
         }
         for expected in [5, 3, 5, 5, 2, 18, 5, 1] {
             assert_eq!(piece(&mut body).await.unwrap(), expected);
@@ -469,7 +483,7 @@ mod tests {
         let (frames, mut body) = body(&Arrivals::new(100));
         let start = Instant::now();
         for byte in &request(20)[..10] {
-            frames.send(vec![*byte].into()).unwrap();
+            frames.send(vec![*byte]);
             assert_eq!(next(&mut body).await.unwrap(), 1);
         }
         let given_up = next(&mut body).await.unwrap_err();
@@ -482,7 +496,7 @@ mod tests {
         let (frames, mut body) = body(&Arrivals::new(100));
         let dripping = async {
             for byte in request(90) {
-                frames.send(vec![byte].into()).unwrap();
+                frames.send(vec![byte]);
                 sleep(Duration::from_secs(1)).await;
             }
         };
@@ -507,11 +521,11 @@ mod tests {
         for _ in 0..3 {
             // In two pieces, so that the clock ran in between.
             let bytes = request(20);
-            frames.send(bytes[..7].to_vec().into()).unwrap();
+            frames.send(bytes[..7].to_vec());
             assert_eq!(next(&mut body).await.unwrap(), 7);
             let late = async {
                 sleep(Duration::from_secs(20)).await;
-                frames.send(bytes[7..].to_vec().into()).unwrap();
+                frames.send(bytes[7..].to_vec());
             };
             let (rest, ()) = tokio::join!(next(&mut body), late);
             assert_eq!(rest.unwrap(), 18);
@@ -526,17 +540,17 @@ mod tests {
         let (first_frames, mut first) = body(&arrivals);
         let (second_frames, mut second) = body(&arrivals);
         let mut bytes = request(200);
-        first_frames.send(bytes[..60].to_vec().into()).unwrap();
-        second_frames.send(bytes[..41].to_vec().into()).unwrap();
+        first_frames.send(bytes[..60].to_vec());
+        second_frames.send(bytes[..41].to_vec());
         assert_eq!(next(&mut first).await.unwrap(), 60);
         let refused = next(&mut second).await.unwrap_err();
         assert_eq!(refused.code(), Code::ResourceExhausted);
         drop(second);
         // One that is whole holds nothing, however large it is, and one that is gone neither.
-        first_frames.send(bytes.split_off(60).into()).unwrap();
+        first_frames.send(bytes.split_off(60));
         assert_eq!(next(&mut first).await.unwrap(), 145);
         assert_eq!(arrivals.held(), 0);
-        first_frames.send(request(9)[..8].to_vec().into()).unwrap();
+        first_frames.send(request(9)[..8].to_vec());
         assert_eq!(next(&mut first).await.unwrap(), 8);
         assert_eq!(arrivals.held(), 8);
         drop(first);
@@ -563,7 +577,7 @@ mod tests {
             // In the midst of a request or before it, and that is not held against who sends.
             let bytes = request(20);
             for part in [&bytes[..7], &bytes[7..]] {
-                frames.send(part.to_vec().into()).unwrap();
+                frames.send(part.to_vec());
                 let full = fill(&arrivals);
                 assert!(has_none(&mut body).await, "{calls:?}");
                 full.leave();
@@ -574,7 +588,7 @@ mod tests {
         }
         let (frames, mut body) = body_of(&arrivals, Calls::Others);
         let _full = fill(&arrivals);
-        frames.send(request(20).into()).unwrap();
+        frames.send(request(20));
         assert_eq!(next(&mut body).await.unwrap(), 25);
         assert_eq!(arrivals.waiting(), limits::WAITING_BYTES_MAX + 1);
     }
@@ -583,7 +597,7 @@ mod tests {
     async fn a_publish_arrives_until_its_body_ends_and_waits_until_it_is_answered() {
         let arrivals = Arrivals::new(100);
         let (frames, mut body) = body_of(&arrivals, Calls::Publish);
-        frames.send(request(20).into()).unwrap();
+        frames.send(request(20));
         assert_eq!(next(&mut body).await.unwrap(), 25);
         assert_eq!((arrivals.waiting(), arrivals.held()), (0, 25));
         // It is looked whether it ends; it does, whatever else waits.
@@ -604,10 +618,22 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn trailers_end_a_publish_too() {
+        let arrivals = Arrivals::new(100);
+        let (frames, mut body) = body_of(&arrivals, Calls::Publish);
+        frames.send(request(20));
+        assert_eq!(next(&mut body).await.unwrap(), 25);
+        frames.send_trailers();
+        let trailers = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
+        assert!(trailers.unwrap().unwrap().is_trailers());
+        assert_eq!((arrivals.waiting(), arrivals.held()), (25, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_publish_whose_body_does_not_end_is_given_up() {
         let arrivals = Arrivals::new(100);
         let (frames, mut body) = body_of(&arrivals, Calls::Publish);
-        frames.send(request(20).into()).unwrap();
+        frames.send(request(20));
         assert_eq!(next(&mut body).await.unwrap(), 25);
         let start = Instant::now();
         let given_up = next(&mut body).await.unwrap_err();
@@ -616,9 +642,7 @@ mod tests {
         drop((frames, body));
 
         let (frames, mut body) = body_of(&arrivals, Calls::Publish);
-        frames
-            .send([request(20), request(1)].concat().into())
-            .unwrap();
+        frames.send([request(20), request(1)].concat());
         let refused = next(&mut body).await.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument);
         drop(body);
@@ -629,9 +653,7 @@ mod tests {
     async fn a_request_of_a_stream_waits_until_the_stream_says_so() {
         let arrivals = Arrivals::new(100);
         let (frames, mut stream) = body_of(&arrivals, Calls::Publishes);
-        frames
-            .send([request(20), request(30)].concat().into())
-            .unwrap();
+        frames.send([request(20), request(30)].concat());
         for (bytes, waiting) in [([5, 20], 25), ([5, 30], 35)] {
             for expected in bytes {
                 assert_eq!(piece(&mut stream).await.unwrap(), expected);

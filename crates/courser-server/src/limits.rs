@@ -28,8 +28,9 @@ pub(crate) const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 /// The same of as many connections as have so much: those that come when there are more have less.
 pub(crate) const CONNECTION_WINDOWS_BYTES: u32 = 256 * 1024 * 1024;
-/// The least that a connection has, which HTTP/2 prescribes.
-pub(crate) const CONNECTION_WINDOW_BYTES_MIN: u32 = 65_535;
+/// The least that a stream has: what HTTP/2 gives it until the peer has heard of another. With less, a request that came before
+/// that can leave its stream without a window for ever.
+pub(crate) const STREAM_WINDOW_BYTES_MIN: u32 = 65_535;
 /// How long a gRPC connection may be silent before it is pinged.
 pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 /// How long the answer to a ping may take before the peer counts as gone.
@@ -131,12 +132,13 @@ pub(crate) fn connections_max(files_max: usize) -> (usize, usize) {
 }
 
 /// Bytes that a peer may send ahead of us, on its connection and on each stream of it, when there are so many
-/// connections: what nobody reads yet is in memory, and 12,288 connections with 4 MiB each would be 48 GiB. A connection
-/// has four times of a stream's, for h2 ends it when small frames that nobody reads take half of it.
+/// connections: what nobody reads yet is in memory, and 12,288 connections with 4 MiB each would be 48 GiB. A stream
+/// has a quarter of its connection's: h2 ends a connection when what many small frames take beside their bytes, while nobody reads
+/// them, is half of its window.
 pub(crate) fn windows(connections: usize) -> (u32, u32) {
     let connections = u32::try_from(connections).unwrap_or(u32::MAX).max(1);
     let window = (CONNECTION_WINDOWS_BYTES / connections)
-        .clamp(CONNECTION_WINDOW_BYTES_MIN, CONNECTION_WINDOW_BYTES);
+        .clamp(4 * STREAM_WINDOW_BYTES_MIN, CONNECTION_WINDOW_BYTES);
     (window, (window / 4).min(STREAM_WINDOW_BYTES))
 }
 
@@ -197,11 +199,11 @@ mod tests {
         assert_eq!(windows(64), (4 << 20, 1 << 20));
         assert_eq!(windows(128), (2 << 20, 512 << 10));
         assert_eq!(windows(1_024), (256 << 10, 64 << 10));
-        assert_eq!(windows(usize::MAX), (65_535, 16_383));
+        assert_eq!(windows(usize::MAX), (262_140, 65_535));
         let all: u64 = (1..=GRPC_CONNECTIONS_MAX)
             .map(|connections| u64::from(windows(connections).0))
             .sum();
-        assert!(all < 2 << 30, "{all}");
+        assert!(all < 4 << 30, "{all}");
     }
 
     #[test]

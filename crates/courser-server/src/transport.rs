@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    fmt::Debug,
     pin::pin,
     task::{Context, Poll},
     time::Duration,
@@ -11,10 +12,10 @@ use axum::{Extension, Router};
 use bytes::Bytes;
 use courser_engine::tasks;
 use courser_executor::TaskExecutor;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulConnection,
+    server::{conn::auto, graceful::GracefulConnection},
     service::TowerToHyperService,
 };
 use tokio::{sync::mpsc, time::timeout};
@@ -52,12 +53,27 @@ pub(crate) async fn serve(listener: Listener, routes: Routes, closing: Signal) {
     serve_each(listener, serving, closing).await;
 }
 
-/// The same for the HTTP side: HTTP/1 and nothing else, so that a connection has one answer at a time.
+/// The same for the HTTP side. HTTP/2 is spoken too, with one stream: so a client of gRPC hears where it is, and a connection has one
+/// answer at a time.
 pub(crate) async fn serve_http(listener: Listener, router: Router, closing: Signal) {
+    let mut protocol = auto::Builder::new(TaskExecutor);
+    protocol
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(1)
+        .max_pending_accept_reset_streams(limits::PENDING_ACCEPT_RESET_STREAMS_MAX)
+        .max_local_error_reset_streams(limits::LOCAL_ERROR_RESET_STREAMS_MAX)
+        .max_header_list_size(limits::HEADER_LIST_BYTES_MAX)
+        .initial_stream_window_size(limits::STREAM_WINDOW_BYTES_MIN)
+        .initial_connection_window_size(limits::STREAM_WINDOW_BYTES_MIN)
+        .adaptive_window(false)
+        .keep_alive_interval(limits::KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(limits::KEEPALIVE_TIMEOUT);
     let serving = |connection: Connection, _open| {
         let router = router.clone().layer(Extension(connection.way()));
         let service = TowerToHyperService::new(router);
-        http1::Builder::new().serve_connection(TokioIo::new(connection), service)
+        let serving = protocol.serve_connection(TokioIo::new(connection), service);
+        serving.into_owned()
     };
     serve_each(listener, serving, closing).await;
 }
@@ -68,7 +84,7 @@ async fn serve_each<S>(
     serving: impl Fn(Connection, usize) -> S,
     closing: Signal,
 ) where
-    S: GracefulConnection<Error = hyper::Error> + Send + 'static,
+    S: GracefulConnection<Error: Debug + Send> + Send + 'static,
 {
     let (open, mut all_ended) = mpsc::channel::<Infallible>(1);
     let mut end = pin!(closing.clone().given());
@@ -88,7 +104,7 @@ async fn serve_each<S>(
     all_ended.recv().await;
 }
 
-async fn serve_connection(serving: impl GracefulConnection<Error = hyper::Error>, closing: Signal) {
+async fn serve_connection(serving: impl GracefulConnection<Error: Debug + Send>, closing: Signal) {
     let mut serving = pin!(serving);
     let served = tokio::select! {
         served = &mut serving => served,

@@ -346,7 +346,7 @@ impl HandOn {
             let without_results = settle.without_results;
             let (settlements, invalid) = settlements_from_proto(settle)?;
             let leases = settlements.len() + invalid.len();
-            let along = Along::new(self.answer.hold(leases * limits::RESULT_BYTES));
+            let along = Along::new(self.answer.hold((1 + leases) * limits::RESULT_BYTES));
             *is_answered = !without_results || !invalid.is_empty();
             if *is_answered {
                 self.unanswered.lock().push_back(if without_results {
