@@ -1,8 +1,8 @@
 //! Requests that have not arrived whole. What has come of them is kept until the rest comes, on each
 //! stream of each connection: so it may take only so long, and all of it together only so many bytes.
 //!
-//! What has arrived whole waits in memory for the engine: for the disk, mostly. While that is too much, nothing more is read, and HTTP/2's
-//! windows keep it with those who send it.
+//! What has arrived whole waits in memory for the engine: for the disk, mostly. While that is too much, nothing more of a publish is read,
+//! and HTTP/2's windows keep it with those who send it.
 //!
 //! What comes is handed on in pieces of one request each, its prefix by itself. tonic gathers pieces in a
 //! buffer, and makes room for a whole request when it has seen its prefix: what it has by then is moved, and

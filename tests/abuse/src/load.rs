@@ -271,12 +271,12 @@ pub(crate) async fn requests(broker: &Broker, scale: &Scale) -> Result<String> {
 /// Sends a request over each stream, one after the other, as far as the windows allow, and stays.
 async fn send_all(mut peer: Peer, request: Arc<Vec<u8>>, sent: Arc<AtomicU64>) {
     let head = call("/courser.v1.Broker/Publish", "application/grpc");
-    let Some(mut window) = peer.window().await else {
+    let Some(mut windows) = peer.windows().await else {
         return;
     };
     for stream in (1..).step_by(2).take(CALLS) {
         peer.send(&frame(HEADERS, END_HEADERS, stream, &head)).await;
-        if !peer.send_body(&mut window, stream, &request).await {
+        if !peer.send_body(&mut windows, stream, &request).await {
             return;
         }
         sent.fetch_add(1, Ordering::Relaxed);

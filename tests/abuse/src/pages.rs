@@ -175,13 +175,13 @@ fn settle_on(queue: &str, settle: &Settle) -> Vec<u8> {
 
 /// One call after the other, without waiting for any.
 async fn call_all(peer: &mut Peer, calls: &[(&str, Vec<u8>)]) -> bool {
-    let Some(mut window) = peer.window().await else {
+    let Some(mut windows) = peer.windows().await else {
         return false;
     };
     for (stream, (path, request)) in (1..).step_by(2).zip(calls.iter().cycle().take(CALLS)) {
         let head = call(path, "application/grpc");
         if !peer.send(&frame(HEADERS, END_HEADERS, stream, &head)).await
-            || !peer.send_body(&mut window, stream, request).await
+            || !peer.send_body(&mut windows, stream, request).await
         {
             return false;
         }

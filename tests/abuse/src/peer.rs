@@ -98,6 +98,14 @@ pub(crate) fn grpc(message: &impl prost::Message) -> Vec<u8> {
     all
 }
 
+/// Bytes that may be sent.
+pub(crate) struct Windows {
+    /// Now, on the whole connection.
+    connection: usize,
+    /// At first, on each stream.
+    stream: usize,
+}
+
 /// A connection on which frames are written by hand.
 pub(crate) struct Peer(pub(crate) TcpStream);
 
@@ -139,28 +147,41 @@ impl Peer {
         frames
     }
 
-    /// Takes what the broker opens with; the bytes that it lets the connection send.
-    pub(crate) async fn window(&mut self) -> Option<usize> {
-        let (mut window, mut is_settled) = (WINDOW_AT_FIRST, false);
-        while !is_settled || window == WINDOW_AT_FIRST {
+    /// Takes what the broker opens with: what it lets the connection and each stream send.
+    pub(crate) async fn windows(&mut self) -> Option<Windows> {
+        let mut windows = Windows {
+            connection: WINDOW_AT_FIRST,
+            stream: WINDOW_AT_FIRST,
+        };
+        let mut is_settled = false;
+        while !is_settled || windows.connection == WINDOW_AT_FIRST {
             let (kind, stream, payload) = self.receive().await?;
-            is_settled |= kind == SETTINGS;
-            if kind == WINDOW_UPDATE && stream == 0 {
-                window += number(payload.get(..4)?) as usize;
+            match kind {
+                SETTINGS if !payload.is_empty() => {
+                    is_settled = true;
+                    let of_stream = payload.chunks(6).find(|setting| setting[..2] == [0, 4]);
+                    if let Some(setting) = of_stream {
+                        windows.stream = number(setting.get(2..)?) as usize;
+                    }
+                }
+                WINDOW_UPDATE if stream == 0 => {
+                    windows.connection += number(payload.get(..4)?) as usize;
+                }
+                _ => {}
             }
         }
-        Some(window)
+        Some(windows)
     }
 
-    /// Sends the body of a call and its end, within the windows of the connection and of the stream, which the broker says
-    /// is 1 MiB at first; whether the connection lasted.
+    /// Sends the body of a call and its end, within the windows of the connection and of the stream; whether the connection
+    /// lasted.
     pub(crate) async fn send_body(
         &mut self,
-        window: &mut usize,
+        windows: &mut Windows,
         stream: u32,
         mut body: &[u8],
     ) -> bool {
-        let mut of_stream = 1024 * 1024;
+        let (window, mut of_stream) = (&mut windows.connection, windows.stream);
         while !body.is_empty() {
             let now = body.len().min(FRAME).min(*window).min(of_stream);
             if now == 0 {
