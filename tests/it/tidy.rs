@@ -76,9 +76,10 @@ fn the_core_knows_no_disk_no_task_and_no_wire() {
 
 #[test]
 fn crates_know_only_whom_they_may() {
-    let allowed: [(&str, &[&str]); 8] = [
+    let allowed: [(&str, &[&str]); 9] = [
         ("courser-proto", &[]),
         ("courser-executor", &[]),
+        ("courser-frames", &[]),
         ("courser-core", &[]),
         ("courser-store", &["courser-core"]),
         ("courser-engine", &["courser-core", "courser-store"]),
@@ -88,10 +89,14 @@ fn crates_know_only_whom_they_may() {
                 "courser-core",
                 "courser-engine",
                 "courser-executor",
+                "courser-frames",
                 "courser-proto",
             ],
         ),
-        ("courser-client", &["courser-executor", "courser-proto"]),
+        (
+            "courser-client",
+            &["courser-executor", "courser-frames", "courser-proto"],
+        ),
         (
             "courser",
             &[

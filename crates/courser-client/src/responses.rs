@@ -1,8 +1,7 @@
 //! The responses of a stream, put together from the frames that they come in.
 //!
-//! tonic copies what comes into a buffer that each stream has and keeps, as large as the largest response that it
-//! ever had: 1 GB for consumers of 10,000 queues. Here a response has memory of its own, and only that of large ones is
-//! kept for a while.
+//! In a buffer of tonic's for each stream, as large as the largest response that it ever had, consumers of 10,000 queues
+//! took 1 GB. Here a response has memory of its own, and only that of large ones is kept for a while.
 
 use std::{
     future::poll_fn,
@@ -11,7 +10,8 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::Bytes;
+use courser_frames::{FrameError, Gathered, PREFIX_BYTES};
 use http_body::Body as _;
 use sync_wrapper::SyncWrapper;
 use tokio::time::Instant;
@@ -19,8 +19,6 @@ use tonic::{Code, Status, body::Body, codegen::http};
 
 use crate::client::MESSAGE_BYTES_MAX;
 
-/// Before each response: whether it is compressed, and how long it is.
-const PREFIX_BYTES: usize = 5;
 /// The memory of a response from this size on is kept for the next: malloc would ask the kernel for it each time. A stream
 /// with such responses is one of few, or of many for a short time.
 const KEPT_BYTES: usize = 96 * 1024;
@@ -129,128 +127,60 @@ fn code_of(status: http::StatusCode) -> Code {
 }
 
 /// What came and was not read.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Parts {
-    /// The beginning of a response, with the room for all of it.
-    begun: BytesMut,
+    gathered: Gathered,
     /// When the last large one came, whose memory is kept.
     large: Option<Instant>,
-    /// What came behind that; nothing while it is not whole.
-    rest: Bytes,
+}
+
+impl Default for Parts {
+    fn default() -> Self {
+        Self {
+            gathered: Gathered::new(MESSAGE_BYTES_MAX),
+            large: None,
+        }
+    }
 }
 
 impl Parts {
-    /// The next response, if it is there. Otherwise nothing is left in `rest`.
+    /// The next response, if it is there.
     fn take(&mut self) -> Result<Option<Bytes>, Status> {
-        loop {
-            let is_begun = !self.begun.is_empty();
-            let there = if is_begun { &*self.begun } else { &*self.rest };
-            let length = length(there)?;
-            let whole = PREFIX_BYTES + length.unwrap_or_default();
-            if length.is_some() && there.len() >= whole {
-                if !is_begun {
-                    self.gather(whole);
-                }
-                let mut taken = self.begun.split();
-                taken.advance(PREFIX_BYTES);
-                if whole >= KEPT_BYTES {
-                    self.large = Some(Instant::now());
-                } else if self.large.is_none_or(|at| at.elapsed() >= KEPT_FOR) {
-                    self.large = None;
-                    self.begun = BytesMut::new();
-                }
-                return Ok(Some(taken.freeze()));
+        let taken = self.gathered.take().map_err(refused)?;
+        if let Some(taken) = &taken {
+            if PREFIX_BYTES + taken.len() >= KEPT_BYTES {
+                self.large = Some(Instant::now());
+            } else if self.large.is_none_or(|at| at.elapsed() >= KEPT_FOR) {
+                self.large = None;
+                self.gathered.let_go();
             }
-            if self.rest.is_empty() {
-                return Ok(None);
-            }
-            self.gather(whole);
         }
+        Ok(taken)
     }
 
-    /// Gathers what there is of so many bytes.
-    fn gather(&mut self, whole: usize) {
-        let missing = whole - self.begun.len();
-        self.begun.reserve(missing);
-        let there = missing.min(self.rest.len());
-        self.begun.extend_from_slice(&self.rest.split_to(there));
-        if self.rest.is_empty() {
-            // The connection goes on reading into the buffer that it came in.
-            self.rest = Bytes::new();
-        }
-    }
-
-    /// More came, after nothing was left in `rest`.
+    /// More came, after `take` had nothing more.
     fn add(&mut self, data: Bytes) {
-        self.rest = data;
+        self.gathered.add(data);
     }
 
     /// Nothing comes any more.
     fn end(&self) -> Result<(), Status> {
-        if self.begun.is_empty() && self.rest.is_empty() {
-            return Ok(());
-        }
-        Err(Status::internal("the stream ended within a response"))
+        self.gathered.end().map_err(refused)
     }
 }
 
-/// The length of the response that begins here, if it is known.
-fn length(there: &[u8]) -> Result<Option<usize>, Status> {
-    let Some((&[compressed, a, b, c, d], _)) = there.split_first_chunk::<PREFIX_BYTES>() else {
-        return Ok(None);
-    };
-    if compressed != 0 {
-        return Err(Status::internal(
-            "a response is compressed, which nobody asked for",
-        ));
-    }
-    let length = u32::from_be_bytes([a, b, c, d]) as usize;
-    if length > MESSAGE_BYTES_MAX {
-        let problem = format!("a response of {length} bytes; the most is {MESSAGE_BYTES_MAX}");
-        return Err(Status::out_of_range(problem));
-    }
-    Ok(Some(length))
-}
-
-/// What is read of frames of so many bytes.
-#[cfg(any(test, feature = "fuzz"))]
-pub(crate) fn read_frames(all: &[u8], frame: usize) -> Result<Vec<Bytes>, Status> {
-    let mut parts = Parts::default();
-    let mut taken = Vec::new();
-    for frame in all.chunks(frame) {
-        parts.add(Bytes::copy_from_slice(frame));
-        while let Some(response) = parts.take()? {
-            taken.push(response);
+fn refused(error: FrameError) -> Status {
+    match error {
+        FrameError::TooLarge(_) => {
+            Status::out_of_range(format!("{error}; the most is {MESSAGE_BYTES_MAX}"))
         }
+        FrameError::Compressed(_) | FrameError::Ended => Status::internal(error.to_string()),
     }
-    parts.end().map(|()| taken)
 }
 
 #[cfg(test)]
 mod tests {
-    use bytes::BufMut as _;
-
     use super::*;
-
-    fn encoded(responses: &[&[u8]]) -> Vec<u8> {
-        let mut all = Vec::new();
-        for response in responses {
-            all.put_u8(0);
-            all.put_u32(u32::try_from(response.len()).unwrap());
-            all.extend_from_slice(response);
-        }
-        all
-    }
-
-    #[test]
-    fn responses_are_the_same_however_they_are_cut_into_frames() {
-        let large = vec![7; 300];
-        let responses: [&[u8]; 5] = [b"one", b"", &large, b"", b"four"];
-        let all = encoded(&responses);
-        for frame in 1..=all.len() {
-            assert_eq!(read_frames(&all, frame).unwrap(), responses, "{frame}");
-        }
-    }
 
     struct Whole;
 
@@ -291,10 +221,15 @@ mod tests {
     async fn only_the_memory_of_large_responses_is_kept_for_a_while() {
         let mut parts = Parts::default();
         let mut keeps_after = |bytes: usize| {
-            parts.add(Bytes::from(encoded(&[&vec![7; bytes]])));
-            assert_eq!(parts.take().unwrap().unwrap().len(), bytes);
+            let mut response = vec![0];
+            response.extend(u32::try_from(bytes).unwrap().to_be_bytes());
+            response.resize(PREFIX_BYTES + bytes, 7);
+            parts.add(response.into());
+            let taken = parts.take().unwrap().unwrap();
+            assert_eq!(taken.len(), bytes);
             assert_eq!(parts.take().unwrap(), None);
-            parts.begun.try_reclaim(KEPT_BYTES)
+            // It lies in memory of its own, or in a part of what is kept.
+            !taken.is_unique()
         };
         assert!(!keeps_after(KEPT_BYTES / 2));
         assert!(keeps_after(KEPT_BYTES));
@@ -306,19 +241,15 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_ends_within_a_response_has_failed() {
-        let all = encoded(&[b"one", b"two"]);
-        for end in 1..all.len() {
-            let read = read_frames(&all[..end], 3);
-            // Between the two it may end.
-            assert_eq!(read.is_ok(), end == 8, "{end}: {read:?}");
-        }
-    }
-
-    #[test]
-    fn what_is_compressed_or_too_large_is_refused() {
-        let of = |prefix: [u8; 5]| read_frames(&prefix, 5).unwrap_err().code();
+    fn what_is_compressed_too_large_or_cut_is_refused() {
+        let of = |prefix: [u8; 5]| {
+            let mut parts = Parts::default();
+            parts.add(Bytes::copy_from_slice(&prefix));
+            let taken = parts.take().and_then(|_| parts.end());
+            taken.unwrap_err().code()
+        };
         assert_eq!(of([1, 0, 0, 0, 1]), Code::Internal);
         assert_eq!(of([0, 255, 0, 0, 0]), Code::OutOfRange);
+        assert_eq!(of([0, 0, 0, 0, 1]), Code::Internal);
     }
 }

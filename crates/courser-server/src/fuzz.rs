@@ -16,7 +16,7 @@ use courser_engine::request::{
 use courser_proto::v1::{self, subscribe_response};
 use http_body::Frame;
 use tokio_stream::Stream as _;
-use tonic::{Code, Status, Streaming, codec::Decoder, codegen::http};
+use tonic::{Code, Status, Streaming, body::Body, codec::Decoder, codegen::http};
 
 use crate::{
     arrival::{Arrivals, Arriving, Calls},
@@ -24,7 +24,7 @@ use crate::{
     status::publish_error_to_proto,
     transport,
     wire::{
-        ConfirmFrame, DeliveryFrame, Numbered, NumberedDecoder, PulledFrame, WireDecoder,
+        ConfirmFrame, DeliveryFrame, Numbered, PulledFrame, Requests, StreamRequest, WireDecoder,
         WireMessage,
     },
 };
@@ -125,57 +125,59 @@ pub fn arrive(kind: Kind, pieces: Vec<Bytes>, request_max: usize, held_max: usiz
     };
     let to = &mut arrived;
     match kind {
-        Kind::Publish => {
-            let decoder = WireDecoder::default();
-            read(decoder, body, request_max, &arrivals, to, Request::Publish);
-        }
+        Kind::Publish => read_call(body, request_max, &arrivals, to, Request::Publish),
         Kind::PublishStream => {
-            let decoder = NumberedDecoder::default();
             let numbered = |Numbered { number, request }| {
                 let request = request.map(|request| request.into_proto(number));
                 Request::Numbered(number, request.map_err(Refused::from))
             };
-            read(decoder, body, request_max, &arrivals, to, numbered);
+            read_stream(body, request_max, &arrivals, to, numbered);
         }
-        Kind::Subscribe => {
-            let decoder = WireDecoder::default();
-            read(
-                decoder,
-                body,
-                request_max,
-                &arrivals,
-                to,
-                Request::Subscribe,
-            );
-        }
-        Kind::Settle => {
-            let decoder = WireDecoder::default();
-            read(decoder, body, request_max, &arrivals, to, Request::Settle);
-        }
-        Kind::Pull => {
-            let decoder = WireDecoder::default();
-            read(decoder, body, request_max, &arrivals, to, Request::Pull);
-        }
+        Kind::Subscribe => read_stream(body, request_max, &arrivals, to, Request::Subscribe),
+        Kind::Settle => read_call(body, request_max, &arrivals, to, Request::Settle),
+        Kind::Pull => read_call(body, request_max, &arrivals, to, Request::Pull),
     }
     arrived.held_after = arrivals.held() + arrivals.waiting();
     arrived
 }
 
-fn read<D>(
-    decoder: D,
+fn read_stream<R: StreamRequest>(
     body: Arriving<Pieces>,
     request_max: usize,
     arrivals: &Arrivals,
     arrived: &mut Arrived,
-    wrap: impl Fn(D::Item) -> Request,
+    wrap: impl Fn(R) -> Request,
+) {
+    let mut requests = Requests::new(Body::new(body), request_max);
+    let next = |context: &mut Context<'_>| requests.poll_next(context).map(Result::transpose);
+    read(next, arrivals, arrived, wrap);
+}
+
+fn read_call<R>(
+    body: Arriving<Pieces>,
+    request_max: usize,
+    arrivals: &Arrivals,
+    arrived: &mut Arrived,
+    wrap: impl Fn(R) -> Request,
 ) where
-    D: Decoder<Error = Status> + Send + 'static,
-    D::Item: Send + 'static,
+    R: Send + 'static,
+    WireDecoder<R>: Decoder<Item = R, Error = Status> + Default,
 {
+    let decoder = WireDecoder::default();
     let mut requests = Streaming::new_request(decoder, body, None, Some(request_max));
+    let next = |context: &mut Context<'_>| Pin::new(&mut requests).poll_next(context);
+    read(next, arrivals, arrived, wrap);
+}
+
+fn read<R>(
+    mut next: impl FnMut(&mut Context<'_>) -> Poll<Option<Result<R, Status>>>,
+    arrivals: &Arrivals,
+    arrived: &mut Arrived,
+    wrap: impl Fn(R) -> Request,
+) {
     let mut context = Context::from_waker(Waker::noop());
     loop {
-        let next = Pin::new(&mut requests).poll_next(&mut context);
+        let next = next(&mut context);
         arrived.held_most = arrived.held_most.max(arrivals.held());
         match next {
             Poll::Ready(Some(Ok(request))) => arrived.requests.push(wrap(request)),

@@ -6,6 +6,7 @@
 
 mod answers;
 mod arrival;
+mod calls;
 mod closing;
 mod connection;
 mod convert;

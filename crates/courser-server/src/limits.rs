@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use courser_core::limits::PUBLISH_BYTES_MAX;
+use courser_core::limits::{PUBLISH_BYTES_MAX, SETTLE_LEASES_MAX};
 
 /// Streams at once on one gRPC connection: a client with more to do opens another connection.
 pub(crate) const STREAMS_PER_CONNECTION_MAX: u32 = 256;
@@ -178,6 +178,30 @@ pub(crate) const SMALL_REQUEST_BYTES_MAX: usize = 4 * 1024;
 /// Bytes of requests that have arrived whole and wait for the engine, of all streams together, beyond which nothing more is
 /// read: as much as the engine takes at once, so that it has what to do.
 pub(crate) const WAITING_BYTES_MAX: usize = 128 * 1024 * 1024;
+
+/// Calls under way over all connections, streams among them: one of each of the most queues that there may be, and some. An idle one
+/// takes 2 to 8 KB.
+pub(crate) const CALLS_MAX: usize = 128 * 1024;
+/// Calls of each connection that do not count there: who has few is let in, whatever others do.
+pub(crate) const CALLS_FREE: usize = 8;
+
+/// Bytes of the headers of a call beyond which only those are kept that are read.
+pub(crate) const CALL_HEADER_BYTES: usize = 2 * 1024;
+
+/// WatchStats of the whole broker at once: each keeps the names that it watches, of up to 255 KB.
+pub(crate) const WATCHES_MAX: usize = 256;
+
+/// KiB for what becomes of settlements and requests of the Admin service from when they are whole until they are answered, of all
+/// calls together: thirty of 10,000 leases, or three of 17 MiB.
+pub(crate) const CALLS_KIB_MAX: u32 = 128 * 1024;
+
+/// KiB that such a request of so many bytes may take: itself, what is read of it, and for each lease, of which it may have one
+/// a byte, what is read, what the engine gets, and its result. That is 100 to 250 bytes.
+pub(crate) fn call_kib(bytes: usize) -> u32 {
+    let leases = bytes.min(SETTLE_LEASES_MAX);
+    let kib = (2 * bytes + 400 * leases).div_ceil(1024);
+    u32::try_from(kib).unwrap_or(u32::MAX).min(CALLS_KIB_MAX)
+}
 
 /// How long a request may take from its first byte to its last while we wait for it: 16 MiB come within
 /// that over 5 Mbit/s.

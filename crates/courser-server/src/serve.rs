@@ -13,7 +13,6 @@
 use std::future::Future;
 
 use courser_engine::{BrokerHandle, tasks};
-use courser_proto::v1::admin_server::AdminServer;
 use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tonic::service::Routes;
 use tonic_health::pb::health_server::{Health, HealthServer};
@@ -26,7 +25,7 @@ use crate::{
     connection::{Listener, Patience},
     health::HealthView,
     http, limits,
-    service::{AdminService, BrokerFace, BrokerService, InOurWords},
+    service::{AdminFace, AdminService, BrokerFace, BrokerService, InOurWords},
     transport,
 };
 
@@ -179,9 +178,7 @@ fn services(
     let broker = BrokerService::new(handle.clone(), options.max_message_bytes);
     let admin = AdminService::new(handle.clone(), answers.clone(), options.clone());
     let broker = BrokerFace::new(broker, answers.clone(), options.max_message_bytes);
-    let admin = AdminServer::new(admin)
-        .max_decoding_message_size(limits::ADMIN_REQUEST_BYTES_MAX)
-        .max_encoding_message_size(limits::ANSWER_BYTES_MAX);
+    let admin = AdminFace::new(admin, handle.failure().clone());
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(courser_proto::FILE_DESCRIPTOR_SET)

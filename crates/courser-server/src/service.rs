@@ -12,7 +12,10 @@ use courser_engine::request::Health;
 use tokio::sync::watch::Receiver;
 
 pub(crate) use self::{
-    admin::AdminService, broker::BrokerService, face::BrokerFace, words::InOurWords,
+    admin::AdminService,
+    broker::BrokerService,
+    face::{AdminFace, BrokerFace},
+    words::InOurWords,
 };
 
 /// Returns when the broker shuts down.

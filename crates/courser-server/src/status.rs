@@ -8,7 +8,7 @@
 //! | NOT_FOUND | `QUEUE_NOT_FOUND`, `QUEUE_DELETED` |
 //! | ALREADY_EXISTS | `QUEUE_EXISTS`, `NAME_TAKEN` |
 //! | FAILED_PRECONDITION | `UNROUTABLE`, `DEAD_LETTER_QUEUE`, `NOT_DEAD_LETTER_QUEUE`, `QUEUE_NOT_EMPTY` |
-//! | RESOURCE_EXHAUSTED | `TOO_MANY_QUEUES`, `TOO_MANY_CONSUMERS`, `TOO_MUCH_ARRIVING`, `DISK_LOW` |
+//! | RESOURCE_EXHAUSTED | `TOO_MANY_QUEUES`, `TOO_MANY_CONSUMERS`, `TOO_MUCH_ARRIVING`, `TOO_MANY_CALLS`, `TOO_MANY_WATCHES`, `DISK_LOW` |
 //! | DEADLINE_EXCEEDED | `NOT_OPENED`, `ARRIVES_TOO_SLOWLY`, `TAKES_TOO_LONG` |
 //! | UNAVAILABLE | `SHUTTING_DOWN`, `STORE_FAILED` |
 //! | INTERNAL | `INTERNAL` |
@@ -186,6 +186,29 @@ pub(crate) fn takes_too_long(time: Duration) -> Status {
 pub(crate) fn too_much_arriving(max: usize) -> Status {
     let sentence =
         format!("requests that have not arrived whole hold {max} bytes already, no more are taken");
+    refusal(Code::ResourceExhausted, "TOO_MUCH_ARRIVING", &sentence)
+}
+
+pub(crate) fn too_many_calls() -> Status {
+    let (max, free) = (limits::CALLS_MAX, limits::CALLS_FREE);
+    let sentence = format!(
+        "{max} calls are under way already, streams among them: no more are taken on a connection that has {free}"
+    );
+    refusal(Code::ResourceExhausted, "TOO_MANY_CALLS", &sentence)
+}
+
+pub(crate) fn too_many_watches() -> Status {
+    let max = limits::WATCHES_MAX;
+    let sentence = format!("figures are watched by {max} calls already, no more are taken");
+    refusal(Code::ResourceExhausted, "TOO_MANY_WATCHES", &sentence)
+}
+
+/// What lies unread of a stream is given up for what others send.
+pub(crate) fn confirms_in_the_way() -> Status {
+    let sentence = format!(
+        "confirms were not taken for {:?}, the beginning of the next request waits behind them, and other requests need the room",
+        limits::ARRIVAL_TIME_MAX
+    );
     refusal(Code::ResourceExhausted, "TOO_MUCH_ARRIVING", &sentence)
 }
 

@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     fmt::Debug,
+    future::ready,
     pin::pin,
     task::{Context, Poll},
     time::Duration,
@@ -26,10 +27,11 @@ use tonic::{
 };
 
 use crate::{
+    calls::{CallBody, UnderWay, keep_little},
     closing::Signal,
     connection::{Connection, Listener, Way},
     limits,
-    status::takes_too_long,
+    status::{takes_too_long, too_many_calls},
 };
 
 /// The header with the time that a client gives a call.
@@ -37,11 +39,12 @@ pub(crate) const TIMEOUT: http::HeaderName = http::HeaderName::from_static("grpc
 
 /// Serves connections of gRPC until `closing` is given, and then those that there are until they have ended.
 pub(crate) async fn serve(listener: Listener, routes: Routes, closing: Signal) {
-    let protocol = protocol();
+    let (protocol, under_way) = (protocol(), UnderWay::default());
     let serving = |connection: Connection, open| {
         let service = TowerToHyperService::new(Handlers {
             routes: routes.clone(),
             way: connection.way(),
+            under_way: under_way.of_connection(),
         });
         let mut protocol = protocol.clone();
         let (of_connection, of_stream) = limits::windows(open);
@@ -141,13 +144,14 @@ fn protocol() -> http2::Builder<TaskExecutor> {
 struct Handlers {
     routes: Routes,
     way: Way,
+    under_way: UnderWay,
 }
 
 impl<Given> Service<http::Request<Given>> for Handlers
 where
     Given: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    type Response = http::Response<Body>;
+    type Response = http::Response<CallBody>;
     type Error = Infallible;
     type Future = BoxFuture<Self::Response, Infallible>;
 
@@ -157,15 +161,21 @@ where
     }
 
     fn call(&mut self, request: http::Request<Given>) -> Self::Future {
+        let Some(call) = self.under_way.begin() else {
+            let refused = too_many_calls().into_http();
+            return Box::pin(ready(Ok(refused.map(|body| CallBody::new(body, None)))));
+        };
         let time = time_of(request.headers());
         let mut request = request.map(Body::new);
+        keep_little(&mut request);
         request.extensions_mut().insert(self.way.clone());
         let answering = self.routes.call(request);
         Box::pin(async move {
-            match timeout(time, answering).await {
-                Ok(answer) => answer,
-                Err(_) => Ok(takes_too_long(time).into_http()),
-            }
+            let answer = match timeout(time, answering).await {
+                Ok(answer) => answer?,
+                Err(_) => takes_too_long(time).into_http(),
+            };
+            Ok(answer.map(|body| CallBody::new(body, Some(call))))
         })
     }
 }
@@ -234,6 +244,7 @@ mod tests {
         let mut handlers = Handlers {
             routes: never.into(),
             way: Way::default(),
+            under_way: UnderWay::default(),
         };
         for (given, seconds) in [(Some("1500m"), 1.5), (None, 300.0), (Some("1H"), 300.0)] {
             let mut request = http::Request::new(Body::empty());
@@ -250,6 +261,35 @@ mod tests {
             let info = status.get_details_error_info().unwrap();
             assert_eq!(info.reason, "TAKES_TOO_LONG");
         }
+    }
+
+    #[tokio::test]
+    async fn a_call_beyond_those_that_may_be_under_way_hears_so() {
+        let answers = Router::new().fallback(async || "here");
+        let mut handlers = Handlers {
+            routes: answers.into(),
+            way: Way::default(),
+            under_way: UnderWay::default(),
+        };
+        let mut call = async || handlers.call(http::Request::new(Body::empty())).await;
+        let under_way: Vec<_> = {
+            let mut all = Vec::new();
+            for _ in 0..limits::CALLS_FREE + limits::CALLS_MAX {
+                // Until the body of the answer is gone.
+                all.push(call().await.unwrap());
+            }
+            all
+        };
+        let refused = call().await.unwrap();
+        let status = Status::from_header_map(refused.headers()).unwrap();
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        assert_eq!(
+            status.get_details_error_info().unwrap().reason,
+            "TOO_MANY_CALLS"
+        );
+        drop(under_way);
+        let answer = call().await.unwrap();
+        assert!(Status::from_header_map(answer.headers()).is_none());
     }
 
     #[test]

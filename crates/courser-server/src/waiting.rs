@@ -3,13 +3,13 @@
 use std::{
     pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
 };
 
-use tokio::sync::{Notify, futures::OwnedNotified};
+use tokio::sync::{Notify, OwnedSemaphorePermit, futures::OwnedNotified};
 
 use crate::limits;
 
@@ -60,7 +60,11 @@ pub(crate) struct Place(Arc<Placed>);
 #[derive(Debug)]
 struct Placed {
     bytes: AtomicUsize,
+    /// Bytes of the next one, which is not whole.
+    begun: AtomicUsize,
     whole: Arc<Whole>,
+    /// What a call has room with.
+    permit: OnceLock<OwnedSemaphorePermit>,
 }
 
 impl Place {
@@ -68,7 +72,9 @@ impl Place {
     pub(crate) fn new(whole: &Arc<Whole>) -> Self {
         Self(Arc::new(Placed {
             bytes: AtomicUsize::new(0),
+            begun: AtomicUsize::new(0),
             whole: Arc::clone(whole),
+            permit: OnceLock::new(),
         }))
     }
 
@@ -80,6 +86,25 @@ impl Place {
 
     pub(crate) fn is_taken(&self) -> bool {
         self.0.bytes.load(Ordering::SeqCst) > 0
+    }
+
+    /// So many bytes of the next one have come.
+    pub(crate) fn note_begun(&self, bytes: usize) {
+        self.0.begun.store(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn has_begun(&self) -> bool {
+        self.0.begun.load(Ordering::Relaxed) > 0
+    }
+
+    /// Keeps what a call has room with until it is answered.
+    pub(crate) fn keep(&self, permit: OwnedSemaphorePermit) {
+        // There is one call.
+        drop(self.0.permit.set(permit));
+    }
+
+    pub(crate) fn has_permit(&self) -> bool {
+        self.0.permit.get().is_some()
     }
 
     /// It is carried out, or with the engine.

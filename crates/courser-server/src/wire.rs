@@ -11,6 +11,7 @@ mod deliveries;
 mod field;
 mod publishing;
 mod request;
+mod requests;
 
 use std::marker::PhantomData;
 
@@ -20,11 +21,14 @@ use tonic::{
     codec::{Codec, Decoder, EncodeBuf, Encoder},
 };
 
+#[cfg(feature = "fuzz")]
+pub(crate) use self::requests::StreamRequest;
 pub(crate) use self::{
     body::AnswerBody,
     confirms::{ConfirmFrame, ToldConfirms},
     deliveries::{DeliveryFrame, PulledFrame},
-    request::{Numbered, NumberedDecoder, WireDecoder},
+    request::{Numbered, WireDecoder},
+    requests::Requests,
 };
 
 /// An answer that can write itself.

@@ -30,7 +30,7 @@ use crate::{
 
 const LOOK: Duration = Duration::from_millis(20);
 /// Calls of one connection: below what the broker allows.
-const CALLS: usize = 200;
+pub(crate) const CALLS: usize = 200;
 
 /// Connections that have opened and do nothing but answer pings.
 pub(crate) async fn idle(broker: &Broker, scale: &Scale) -> Result<String> {
@@ -188,7 +188,7 @@ pub(crate) async fn never_reads(broker: &Broker, scale: &Scale) -> Result<String
 }
 
 /// What was held by consumers that are gone comes back: all of it is there to be purged.
-async fn drained(broker: &Broker, queue: &str) -> Result<()> {
+pub(crate) async fn drained(broker: &Broker, queue: &str) -> Result<()> {
     let mut admin = broker.admin().await?;
     let deadline = Instant::now() + SANE;
     loop {
@@ -242,46 +242,6 @@ pub(crate) async fn flood(broker: &Broker, scale: &Scale) -> Result<String> {
         "{} publishers for {:?}: {sent} requests of 10 KiB taken, {confirmed} confirmed to those that read",
         scale.publishers, scale.flood
     ))
-}
-
-/// Peers that send the largest requests over all streams of their connections, and take no answers.
-pub(crate) async fn requests(broker: &Broker, scale: &Scale) -> Result<String> {
-    broker.create("requests").await?;
-    let request = grpc(&PublishRequest {
-        messages: messages("requests", 1, 4_000_000),
-        ..Default::default()
-    });
-    let (request, sent) = (Arc::new(request), Arc::<AtomicU64>::default());
-    let mut peers = JoinSet::new();
-    for _ in 0..scale.publishers {
-        let peer = Peer::open_with(&broker.grpc, 0).await?;
-        peers.spawn(send_all(peer, Arc::clone(&request), Arc::clone(&sent)));
-    }
-    sleep(scale.flood).await;
-    peers.shutdown().await;
-    drained(broker, "requests").await?;
-    let sent = sent.load(Ordering::Relaxed);
-    ensure!(sent > 0, "nothing was sent");
-    Ok(format!(
-        "{} peers for {:?}: {sent} requests of 4 MB sent",
-        scale.publishers, scale.flood
-    ))
-}
-
-/// Sends a request over each stream, one after the other, as far as the windows allow, and stays.
-async fn send_all(mut peer: Peer, request: Arc<Vec<u8>>, sent: Arc<AtomicU64>) {
-    let head = call("/courser.v1.Broker/Publish", "application/grpc");
-    let Some(mut windows) = peer.windows().await else {
-        return;
-    };
-    for stream in (1..).step_by(2).take(CALLS) {
-        peer.send(&frame(HEADERS, END_HEADERS, stream, &head)).await;
-        if !peer.send_body(&mut windows, stream, &request).await {
-            return;
-        }
-        sent.fetch_add(1, Ordering::Relaxed);
-    }
-    peer.keep().await;
 }
 
 /// One pipelined publisher without any bound of its own.

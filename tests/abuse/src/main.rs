@@ -10,6 +10,7 @@
 )]
 
 mod broker;
+mod calls;
 mod good;
 mod hostile;
 mod load;
@@ -42,6 +43,9 @@ pub(crate) struct Scale {
     pub(crate) hold_pages: Duration,
     pub(crate) publishers: usize,
     pub(crate) flood: Duration,
+    /// Streams that stay open after one request.
+    pub(crate) rested: usize,
+    pub(crate) calls: usize,
     /// Of each kind of attack that goes on.
     pub(crate) attack: Duration,
     pub(crate) garbage: usize,
@@ -62,6 +66,8 @@ impl Scale {
         hold_pages: Duration::from_secs(8),
         publishers: 20,
         flood: Duration::from_secs(5),
+        rested: 400,
+        calls: 8_000,
         attack: Duration::from_secs(3),
         garbage: 600,
         slow: 90,
@@ -79,6 +85,8 @@ impl Scale {
         hold_pages: Duration::from_secs(40),
         publishers: 100,
         flood: Duration::from_secs(20),
+        rested: 2_000,
+        calls: 150_000,
         attack: Duration::from_secs(20),
         garbage: 20_000,
         slow: 900,
@@ -87,14 +95,17 @@ impl Scale {
 }
 
 /// A name, what the broker may hold at most and afterwards in MB, and its limit of files.
-const SCENARIOS: [(&str, u64, u64, Option<u32>); 11] = [
+const SCENARIOS: [(&str, u64, u64, Option<u32>); 14] = [
     ("idle", 700, 300, None),
     ("crowd", 150, 120, Some(1_024)),
     ("consumers", 400, 250, None),
-    ("never-reads", 600, 350, None),
-    ("pages", 1_800, 500, None),
-    ("flood", 900, 500, None),
-    ("requests", 1_300, 500, None),
+    ("never-reads", 600, 200, None),
+    ("pages", 1_800, 200, None),
+    ("flood", 900, 200, None),
+    ("requests", 1_300, 200, None),
+    ("settles", 1_300, 200, None),
+    ("rested", 500, 200, None),
+    ("calls", 1_800, 200, None),
     ("reset", 300, 200, None),
     ("garbage", 300, 200, None),
     ("headers", 300, 200, None),
@@ -200,7 +211,10 @@ async fn one(
         "never-reads" => load::never_reads(&broker, scale).await,
         "pages" => pages::pages(&broker, scale).await,
         "flood" => load::flood(&broker, scale).await,
-        "requests" => load::requests(&broker, scale).await,
+        "requests" => calls::requests(&broker, scale).await,
+        "settles" => calls::settles(&broker, scale).await,
+        "rested" => calls::rested(&broker, scale).await,
+        "calls" => calls::calls(&broker, scale).await,
         "reset" => hostile::reset(&broker, scale).await,
         "garbage" => hostile::garbage(&broker, scale, random).await,
         "headers" => hostile::headers(&broker, scale).await,

@@ -1,7 +1,10 @@
 //! The control plane: queues, their entries, and what can be seen of them.
 
+use std::sync::Arc;
+
 use courser_engine::BrokerHandle;
 use courser_proto::v1::{self, admin_server::Admin};
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
 use super::watch::{self, StatsStream};
@@ -14,7 +17,8 @@ use crate::{
         page_from_proto, peek_from_proto, peeked_to_proto, queue_name_from_proto, queue_to_proto,
         redrive_from_proto, server_info_to_proto, watched_from_proto,
     },
-    status::queue_error_to_status,
+    limits,
+    status::{queue_error_to_status, too_many_watches},
 };
 
 /// The Admin service.
@@ -23,6 +27,7 @@ pub(crate) struct AdminService {
     handle: BrokerHandle,
     answers: Answers,
     options: ServerOptions,
+    watches: Arc<Semaphore>,
 }
 
 impl AdminService {
@@ -31,6 +36,7 @@ impl AdminService {
             handle,
             answers,
             options,
+            watches: Arc::new(Semaphore::new(limits::WATCHES_MAX)),
         }
     }
 
@@ -209,7 +215,10 @@ impl Admin for AdminService {
     ) -> Result<Response<StatsStream>, Status> {
         let way = Way::of(request.extensions());
         let names = watched_from_proto(request.into_inner())?;
-        let watched = watch::watch(self.handle.clone(), self.answers.clone(), way, names).await?;
+        let place = Arc::clone(&self.watches).try_acquire_owned();
+        let place = place.map_err(|_| too_many_watches())?;
+        let (handle, answers) = (self.handle.clone(), self.answers.clone());
+        let watched = watch::watch(handle, answers, way, names, place).await?;
         Ok(Response::new(watched))
     }
 

@@ -2,19 +2,19 @@
 
 use courser_engine::{BrokerHandle, Cut, Failure};
 use courser_proto::v1;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use super::{confirms::ConfirmStream, deliveries::DeliveryStream};
 use crate::{
     answers::{Answer, Held},
+    arrival::Arrival,
     convert::{
         publish_from_proto, published_to_proto, pull_from_proto, settled_to_proto,
         settlements_from_proto,
     },
     leaving::{Kept, Leaving},
     status::{publish_error_to_status, queue_error_to_status},
-    waiting::Place,
-    wire::{Numbered, PulledFrame},
+    wire::{PulledFrame, Requests},
 };
 
 /// The methods of the Broker service, as `BrokerFace` mounts them.
@@ -56,16 +56,22 @@ impl BrokerService {
 
     pub(super) fn publish_stream(
         &self,
-        requests: Streaming<Numbered>,
+        requests: Requests,
         held: Held,
-        place: Option<Place>,
+        arrival: Option<Arrival>,
     ) -> ConfirmStream {
-        ConfirmStream::start(&self.handle, requests, self.payload_bytes_max, held, place)
+        ConfirmStream::start(
+            &self.handle,
+            requests,
+            self.payload_bytes_max,
+            held,
+            arrival,
+        )
     }
 
     pub(super) async fn subscribe(
         &self,
-        requests: Streaming<v1::SubscribeRequest>,
+        requests: Requests,
         cut: Cut,
         leaving: Leaving,
         answer: Answer,

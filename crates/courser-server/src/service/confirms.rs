@@ -3,6 +3,7 @@
 
 use std::{
     collections::VecDeque,
+    future::pending,
     pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
@@ -18,16 +19,16 @@ use tokio::{
     task::JoinHandle,
 };
 use tokio_stream::Stream;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use super::shut_down;
 use crate::{
     answers::Held,
+    arrival::Arrival,
     convert::publish_from_proto,
     limits,
     status::{internal, shutting_down},
-    waiting::Place,
-    wire::{ConfirmFrame, Numbered, ToldConfirms},
+    wire::{ConfirmFrame, Numbered, Requests, ToldConfirms},
 };
 
 /// The answers of one PublishStream. Ends when all requests are read and answered.
@@ -46,10 +47,10 @@ pub(crate) struct ConfirmStream {
 impl ConfirmStream {
     pub(crate) fn start(
         handle: &BrokerHandle,
-        requests: Streaming<Numbered>,
+        requests: Requests,
         payload_bytes_max: usize,
         held: Held,
-        place: Option<Place>,
+        arrival: Option<Arrival>,
     ) -> Self {
         let (publisher, confirms) = handle.publisher();
         let window = Arc::new(Window::new(held));
@@ -59,7 +60,7 @@ impl ConfirmStream {
             window: Arc::clone(&window),
             health: handle.health(),
             payload_bytes_max,
-            place,
+            arrival,
         };
         let reader = tasks::spawn("publish stream", reader.run());
         Self {
@@ -198,13 +199,13 @@ impl Window {
 
 /// Reads the requests of one PublishStream.
 struct Reader {
-    requests: Streaming<Numbered>,
+    requests: Requests,
     publisher: Publisher,
     window: Arc<Window>,
     health: watch::Receiver<Health>,
     payload_bytes_max: usize,
-    /// Where a request that has been read waits for the engine.
-    place: Option<Place>,
+    /// That of the requests.
+    arrival: Option<Arrival>,
 }
 
 impl Reader {
@@ -214,7 +215,7 @@ impl Reader {
             // Nothing is read that could not be handed on: whether it may be is up to the client.
             let request = tokio::select! {
                 biased;
-                request = next(&self.window, &mut self.requests) => request?,
+                request = self.next() => request?,
                 () = &mut closing => return Err(shutting_down()),
             };
             let Some(request) = request else {
@@ -226,8 +227,24 @@ impl Reader {
         }
     }
 
+    /// The next request, once its confirm has room.
+    async fn next(&mut self) -> Result<Option<Numbered>, Status> {
+        let in_the_way = async {
+            match &self.arrival {
+                Some(arrival) => arrival.in_the_way().await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.window.room() => {}
+            status = in_the_way => return Err(status),
+        }
+        self.requests.next().await
+    }
+
     /// Hands a request to the engine; `false` when there is none any more.
-    async fn publish(&self, request: Numbered) -> bool {
+    async fn publish(&mut self, request: Numbered) -> bool {
         let Numbered { number, request } = request;
         let messages = request.as_ref().map_or(0, |request| request.messages.len());
         self.window.enter(messages);
@@ -252,20 +269,11 @@ impl Reader {
                 self.publisher.refuse(number, error).await
             }
         };
-        if let Some(place) = &self.place {
-            place.leave();
+        if let Some(arrival) = &self.arrival {
+            arrival.leave();
         }
         is_taken
     }
-}
-
-/// The next request, once its confirm has room.
-async fn next(
-    window: &Window,
-    requests: &mut Streaming<Numbered>,
-) -> Result<Option<Numbered>, Status> {
-    window.room().await;
-    requests.message().await
 }
 
 #[cfg(test)]

@@ -12,7 +12,10 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use courser_core::id::LeaseId;
+use courser_core::{
+    id::LeaseId,
+    lease::{DeadLetterReason, Nack, Settlement, Verdict},
+};
 use courser_engine::{
     BrokerHandle, Cut, Settler, Subscription,
     request::{Along, Delivery, Ended, Event, Settled},
@@ -24,7 +27,7 @@ use tokio::{
     time::{Instant, Sleep, sleep, timeout},
 };
 use tokio_stream::Stream;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use crate::{
     answers::Answer,
@@ -32,7 +35,7 @@ use crate::{
     leaving::{Kept, Leaving},
     limits,
     status::{ended_to_status, internal, not_opened, queue_error_to_status, shutting_down},
-    wire::DeliveryFrame,
+    wire::{DeliveryFrame, Requests},
 };
 
 /// The answers of one subscription.
@@ -86,12 +89,12 @@ impl DeliveryStream {
     /// Awaits the opening and subscribes.
     pub(crate) async fn start(
         handle: &BrokerHandle,
-        mut requests: Streaming<v1::SubscribeRequest>,
+        mut requests: Requests,
         cut: Cut,
         leaving: Leaving,
         answer: Answer,
     ) -> Result<Self, Status> {
-        let first = timeout(limits::OPEN_TIME_MAX, requests.message());
+        let first = timeout(limits::OPEN_TIME_MAX, requests.next());
         let first = first.await.map_err(|_| not_opened())??;
         let open = open_from_proto(first_open(first)?).map_err(|error| error.within("open"))?;
         let queue = open.queue.clone();
@@ -288,6 +291,20 @@ fn bytes_of(deliveries: &[Delivery]) -> u64 {
         .sum()
 }
 
+/// What a settle takes in the engine, with its results, about.
+fn bytes_of_settle(settlements: &[Settlement], invalid: usize) -> usize {
+    let texts = settlements
+        .iter()
+        .map(|settlement| match &settlement.verdict {
+            Verdict::Nack(nack) => size_of::<Nack>() + nack.error.len(),
+            Verdict::DeadLetter(why) => {
+                size_of::<DeadLetterReason>() + why.reason.len() + why.description.len()
+            }
+            Verdict::Ack | Verdict::Release | Verdict::Extend(_) => 0,
+        });
+    (1 + settlements.len() + invalid) * limits::RESULT_BYTES + texts.sum::<usize>()
+}
+
 fn first_open(request: Option<v1::SubscribeRequest>) -> Result<v1::Open, InvalidField> {
     match request.and_then(|request| request.kind) {
         Some(subscribe_request::Kind::Open(open)) => Ok(open),
@@ -308,10 +325,7 @@ struct HandOn {
 
 impl HandOn {
     /// Until it has said its last.
-    async fn read_settles(
-        self,
-        mut requests: Streaming<v1::SubscribeRequest>,
-    ) -> Result<(), Status> {
+    async fn read_settles(self, mut requests: Requests) -> Result<(), Status> {
         let mut is_answered = true;
         let read = self.hand_on(&mut requests, &mut is_answered).await;
         if !is_answered {
@@ -323,12 +337,8 @@ impl HandOn {
         read
     }
 
-    async fn hand_on(
-        &self,
-        requests: &mut Streaming<v1::SubscribeRequest>,
-        is_answered: &mut bool,
-    ) -> Result<(), Status> {
-        while let Some(request) = requests.message().await? {
+    async fn hand_on(&self, requests: &mut Requests, is_answered: &mut bool) -> Result<(), Status> {
+        while let Some(request) = requests.next::<v1::SubscribeRequest>().await? {
             let settle = match request.kind {
                 Some(subscribe_request::Kind::Settle(settle)) => settle,
                 Some(subscribe_request::Kind::Drain(_)) => {
@@ -345,8 +355,10 @@ impl HandOn {
             };
             let without_results = settle.without_results;
             let (settlements, invalid) = settlements_from_proto(settle)?;
-            let leases = settlements.len() + invalid.len();
-            let along = Along::new(self.answer.hold((1 + leases) * limits::RESULT_BYTES));
+            let along = Along::new(
+                self.answer
+                    .hold(bytes_of_settle(&settlements, invalid.len())),
+            );
             *is_answered = !without_results || !invalid.is_empty();
             if *is_answered {
                 self.unanswered.lock().push_back(if without_results {

@@ -1,5 +1,5 @@
-//! The Broker service as it is mounted: its requests are read, and its answers written, by `wire`. The
-//! generated service has a codec that does neither.
+//! The services as they are mounted. Requests of Broker are read, and its answers written, by `wire`: the generated service has
+//! a codec that does neither. So are those of WatchStats, for tonic's encoder keeps memory from one answer to the next.
 
 use std::{
     convert::Infallible,
@@ -8,25 +8,31 @@ use std::{
     task::{Context, Poll},
 };
 
-use courser_proto::v1::{self, broker_server::SERVICE_NAME};
+use courser_engine::Failure;
+use courser_proto::v1::{
+    self,
+    admin_server::{self, Admin as _, AdminServer},
+    broker_server,
+};
 use tokio_stream::Stream;
 use tonic::{
-    Request, Response, Status, Streaming,
+    Request, Response, Status,
     body::Body,
     codec::{Codec, Decoder},
     codegen::{BoxFuture, Service, http},
-    metadata::MetadataValue,
+    metadata::{MetadataMap, MetadataValue},
     server::{Grpc, NamedService, UnaryService},
 };
 
-use super::{BrokerService, words::StreamInOurWords};
+use super::{AdminService, BrokerService, words::StreamInOurWords};
 use crate::{
     answers::Answers,
+    arrival::Arrival,
     connection::Way,
     leaving::Leaving,
     limits,
-    waiting::Place,
-    wire::{AnswerBody, NumberedDecoder, WireCodec, WireDecoder, WireMessage},
+    status::more_than_one,
+    wire::{AnswerBody, Requests, WireCodec, WireDecoder, WireMessage},
 };
 
 /// In which encoding the messages of a call come, and which may come.
@@ -101,7 +107,7 @@ impl BrokerFace {
 }
 
 impl NamedService for BrokerFace {
-    const NAME: &'static str = SERVICE_NAME;
+    const NAME: &'static str = broker_server::SERVICE_NAME;
 }
 
 impl Service<http::Request<Body>> for BrokerFace {
@@ -178,17 +184,19 @@ struct Streams {
 
 impl Streams {
     fn publish(&self, request: http::Request<Body>) -> Result<Body, Status> {
-        let place = request.extensions().get::<Place>().cloned();
+        let arrival = request.extensions().get::<Arrival>().cloned();
         let answer = self.answers.begin(Way::of(request.extensions()));
-        let requests = self.requests::<NumberedDecoder>(request)?;
-        let confirms = self.broker.publish_stream(requests, answer.hold(0), place);
+        let requests = self.requests(request)?;
+        let confirms = self
+            .broker
+            .publish_stream(requests, answer.hold(0), arrival);
         Ok(self.answer(confirms, Leaving::counted(answer)))
     }
 
     async fn subscribe(&self, request: http::Request<Body>) -> Result<Body, Status> {
         let way = Way::of(request.extensions());
         let (cut, answer) = (way.cut(), self.answers.begin(way));
-        let requests = self.requests::<WireDecoder<v1::SubscribeRequest>>(request)?;
+        let requests = self.requests(request)?;
         let leaving = Leaving::default();
         let subscribing = self
             .broker
@@ -197,17 +205,9 @@ impl Streams {
     }
 
     /// The requests of a stream, none of them compressed.
-    fn requests<Reader>(
-        &self,
-        request: http::Request<Body>,
-    ) -> Result<Streaming<Reader::Item>, Status>
-    where
-        Reader: Decoder<Error = Status> + Default + Send + 'static,
-    {
+    fn requests(&self, request: http::Request<Body>) -> Result<Requests, Status> {
         check_encoding(request.headers())?;
-        let max = Some(self.request_bytes_max);
-        let body = request.into_body();
-        Ok(Streaming::new_request(Reader::default(), body, None, max))
+        Ok(Requests::new(request.into_body(), self.request_bytes_max))
     }
 
     fn answer<S, Answer>(&self, inner: S, leaving: Leaving) -> Body
@@ -221,6 +221,69 @@ impl Streams {
             failure: self.broker.failure().clone(),
         };
         Body::new(AnswerBody::new(stream, leaving))
+    }
+}
+
+/// The Admin service.
+#[derive(Clone, Debug)]
+pub(crate) struct AdminFace {
+    admin: Arc<AdminService>,
+    generated: AdminServer<AdminService>,
+    failure: Failure,
+}
+
+impl AdminFace {
+    pub(crate) fn new(admin: AdminService, failure: Failure) -> Self {
+        let admin = Arc::new(admin);
+        Self {
+            generated: AdminServer::from_arc(Arc::clone(&admin))
+                .max_decoding_message_size(limits::ADMIN_REQUEST_BYTES_MAX)
+                .max_encoding_message_size(limits::ANSWER_BYTES_MAX),
+            admin,
+            failure,
+        }
+    }
+
+    async fn watch(self, request: http::Request<Body>) -> Result<Body, Status> {
+        let (parts, body) = request.into_parts();
+        check_encoding(&parts.headers)?;
+        let mut requests = Requests::new(body, limits::ADMIN_REQUEST_BYTES_MAX);
+        let wanted = requests.next::<v1::WatchStatsRequest>().await?;
+        let wanted = wanted.ok_or_else(|| Status::internal("it has no message"))?;
+        if requests.next::<v1::WatchStatsRequest>().await?.is_some() {
+            return Err(more_than_one());
+        }
+        drop(requests);
+        let wanted = Request::from_parts(MetadataMap::new(), parts.extensions, wanted);
+        let watched = self.admin.watch_stats(wanted).await?;
+        let stream = StreamInOurWords {
+            inner: watched.into_inner(),
+            request_bytes_max: limits::ADMIN_REQUEST_BYTES_MAX,
+            failure: self.failure,
+        };
+        Ok(Body::new(AnswerBody::new(stream, Leaving::default())))
+    }
+}
+
+impl NamedService for AdminFace {
+    const NAME: &'static str = admin_server::SERVICE_NAME;
+}
+
+impl Service<http::Request<Body>> for AdminFace {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Answered;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Answered {
+        if request.uri().path() == "/courser.v1.Admin/WatchStats" {
+            let face = self.clone();
+            return Box::pin(async move { Ok(in_http(face.watch(request).await)) });
+        }
+        self.generated.call(request)
     }
 }
 

@@ -11,7 +11,10 @@ use courser_core::stats::QueueView;
 use courser_engine::{BrokerHandle, request::QueueError};
 use courser_proto::v1;
 use prost::Message as _;
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, sleep_until},
+};
 use tokio_stream::Stream;
 use tonic::{Status, codegen::BoxFuture};
 
@@ -32,12 +35,14 @@ pub(crate) async fn watch(
     answers: Answers,
     way: Way,
     names: Vec<String>,
+    place: OwnedSemaphorePermit,
 ) -> Result<StatsStream, Status> {
     let watched = Arc::new(Watched {
         handle,
         answers,
         way,
         names,
+        _place: place,
     });
     let first = watched.stats().await?;
     Ok(StatsStream {
@@ -77,6 +82,7 @@ struct Watched {
     answers: Answers,
     way: Way,
     names: Vec<String>,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Watched {

@@ -8,15 +8,13 @@ use std::{
 };
 
 use bytes::{BufMut, Bytes};
+use courser_frames::PREFIX_BYTES;
 use http_body::Frame;
 use tokio_stream::Stream;
 use tonic::{Status, codegen::http::HeaderMap};
 
 use super::WireMessage;
 use crate::{leaving::Leaving, limits};
-
-/// Bytes before each message of a stream: whether it is compressed, and how long it is.
-const PREFIX_BYTES: usize = 5;
 
 /// Room that a stream with nothing to write keeps: for what there is at once mostly.
 const ANSWERS_KEPT: usize = 4;

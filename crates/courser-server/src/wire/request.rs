@@ -6,20 +6,23 @@ use std::marker::PhantomData;
 use bytes::{Buf as _, Bytes};
 use courser_core::limits::{HEADERS_MAX, PUBLISH_MESSAGES_MAX, SETTLE_LEASES_MAX};
 use courser_proto::v1;
-use prost::encoding::{WireType, decode_key, decode_varint};
+use prost::{
+    Message as _,
+    encoding::{WireType, decode_key, decode_varint},
+};
 use tonic::{
     Status,
     codec::{BufferSettings, DecodeBuf, Decoder},
 };
 
-use super::publishing::{self, Publishing};
+use super::{
+    publishing::{self, Publishing},
+    requests::StreamRequest,
+};
 use crate::convert::{InvalidField, count_at_most};
 
 /// A message shorter than this cannot have too many headers: each takes five bytes or more.
 const MANY_HEADERS_BYTES: usize = HEADERS_MAX * 5;
-
-/// The requests of a publish stream lie in buffers of this size or more, together when they are small.
-pub(super) const BUFFER_BYTES: usize = 8 * 1024;
 
 /// A request that can be looked over.
 pub(crate) trait WireRequest: prost::Message + Default + 'static {
@@ -91,7 +94,7 @@ impl WireRequest for v1::PullRequest {
     }
 }
 
-/// Decodes requests that passed the look.
+/// Decodes the requests of calls that are no streams.
 #[derive(Debug)]
 pub(crate) struct WireDecoder<Request>(PhantomData<Request>);
 
@@ -105,27 +108,34 @@ impl<Request: WireRequest> Decoder for WireDecoder<Request> {
     type Item = Request;
     type Error = Status;
 
-    /// A request lies in a buffer of its size: each has one of its own, or each of very many consumers.
+    /// A request lies in a buffer of its size.
     fn buffer_settings(&self) -> BufferSettings {
         BufferSettings::new(0, 0)
     }
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Request>, Status> {
-        // The whole request lies in one piece.
-        let messages = Request::check(buffer.chunk())?;
-        decode(messages, buffer).map(Some)
+        decode(buffer.copy_to_bytes(buffer.remaining())).map(Some)
     }
 }
 
-/// Decodes a request that brings so many messages.
-fn decode<Request: WireRequest>(
-    messages: usize,
-    buffer: &mut DecodeBuf<'_>,
-) -> Result<Request, Status> {
-    let bytes = buffer.remaining();
+impl StreamRequest for v1::SubscribeRequest {
+    fn read(encoded: Bytes) -> Result<Self, Status> {
+        decode(encoded)
+    }
+}
+
+impl StreamRequest for v1::WatchStatsRequest {
+    fn read(encoded: Bytes) -> Result<Self, Status> {
+        Self::decode(encoded).map_err(broken)
+    }
+}
+
+/// Decodes a request that passes the look.
+fn decode<Request: WireRequest>(encoded: Bytes) -> Result<Request, Status> {
+    let messages = Request::check(&encoded)?;
+    let bytes = encoded.len();
     let mut request = Request::with_room(messages);
-    // Bytes by themselves: over a part of a buffer each field costs prost more.
-    request.merge(buffer.copy_to_bytes(bytes)).map_err(broken)?;
+    request.merge(encoded).map_err(broken)?;
     let_go_of_buffer(request.messages(), |message| &mut message.payload, bytes);
     Ok(request)
 }
@@ -143,54 +153,20 @@ pub(crate) struct Numbered {
     pub(crate) request: Result<Publishing, InvalidField>,
 }
 
-/// Decodes requests of a PublishStream; of one that does not pass the look, only its number.
-#[derive(Debug, Default)]
-pub(crate) struct NumberedDecoder {
-    largest: Largest,
-}
-
-/// The largest request of late, in bytes: a smaller one may lie in what is left of its buffer.
-#[derive(Debug, Default)]
-struct Largest(usize);
-
-impl Largest {
-    /// How far it falls with each request, as a share: after 400 small ones a large one is forgotten.
-    const FALL: usize = 64;
-    /// A request that takes less than one in so many parts of such a buffer must not keep it. Others may be one of
-    /// several that keep it.
-    const SHARE: usize = 4;
-
-    /// A request of so many bytes has come: answers how large the buffer counts in which it lies.
-    fn note(&mut self, bytes: usize) -> usize {
-        let fallen = self.0 - self.0.div_ceil(Self::FALL);
-        self.0 = fallen.max(bytes);
-        bytes.max(BUFFER_BYTES).max(self.0 / Self::SHARE * 2)
-    }
-}
-
-impl Decoder for NumberedDecoder {
-    type Item = Numbered;
-    type Error = Status;
-
-    fn buffer_settings(&self) -> BufferSettings {
-        BufferSettings::new(BUFFER_BYTES, 0)
-    }
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Numbered>, Status> {
-        let messages = match check_messages(buffer.chunk(), 2) {
-            Ok(messages) => messages,
-            Err(error) => {
-                let number = number_of(buffer.chunk());
-                buffer.advance(buffer.remaining());
-                let request = Err(error);
-                return Ok(Some(Numbered { number, request }));
+/// Of one that does not pass the look, only its number is read.
+impl StreamRequest for Numbered {
+    fn read(encoded: Bytes) -> Result<Self, Status> {
+        Ok(match check_messages(&encoded, 2) {
+            Ok(messages) => {
+                let (number, request) = publishing::decode(&encoded, messages).map_err(broken)?;
+                let request = Ok(request);
+                Self { number, request }
             }
-        };
-        let encoded = buffer.copy_to_bytes(buffer.remaining());
-        let lies_in = self.largest.note(encoded.len());
-        let (number, request) = publishing::decode(&encoded, messages, lies_in).map_err(broken)?;
-        let request = Ok(request);
-        Ok(Some(Numbered { number, request }))
+            Err(error) => Self {
+                number: number_of(&encoded),
+                request: Err(error),
+            },
+        })
     }
 }
 
@@ -320,21 +296,6 @@ mod tests {
             &publish(vec![with_headers(100), with_headers(101)]),
             Some("messages[1].headers must have at most 100 pairs, has 101"),
         );
-    }
-
-    #[test]
-    fn a_small_request_behind_a_large_one_may_lie_in_its_buffer() {
-        let mut largest = Largest::default();
-        let mut lies_in = |bytes| largest.note(bytes);
-        assert_eq!(lies_in(10), BUFFER_BYTES);
-        assert_eq!(lies_in(100_000), 100_000);
-        assert_eq!(lies_in(40_000), 49_218);
-        // That is more than twice what it brings: it is copied, until the large one is long ago.
-        assert!(lies_in(10_000) > 20_000);
-        for _ in 0..400 {
-            lies_in(10_000);
-        }
-        assert_eq!(lies_in(10_000), 10_000);
     }
 
     #[test]

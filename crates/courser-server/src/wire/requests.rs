@@ -1,0 +1,165 @@
+//! The requests of a stream, put together from the frames that they come in. No memory is kept from one to the next: it
+//! would be as much as the largest of each stream had, for each of thousands that say nothing any more.
+
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use courser_frames::{FrameError, Gathered};
+use http_body::{Body as _, Frame};
+use tonic::{Code, Status, body::Body};
+
+/// A request that is read from its bytes, all of which it may keep.
+pub(crate) trait StreamRequest: Sized {
+    /// # Errors
+    /// What ends the stream.
+    fn read(encoded: Bytes) -> Result<Self, Status>;
+}
+
+/// What comes over a stream.
+#[derive(Debug)]
+pub(crate) struct Requests {
+    body: Body,
+    gathered: Gathered,
+}
+
+impl Requests {
+    /// Those of a body, of at most so many bytes each.
+    pub(crate) fn new(body: Body, bytes_max: usize) -> Self {
+        Self {
+            body,
+            gathered: Gathered::new(bytes_max),
+        }
+    }
+
+    /// The next one; `None` when the client has ended the stream or is gone. Nothing is lost when this is not awaited to its end.
+    ///
+    /// # Errors
+    /// What ends the stream: of what came, or of the request.
+    pub(crate) async fn next<Request: StreamRequest>(&mut self) -> Result<Option<Request>, Status> {
+        poll_fn(|context| self.poll_next(context)).await
+    }
+
+    pub(crate) fn poll_next<Request: StreamRequest>(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Option<Request>, Status>> {
+        loop {
+            if let Some(encoded) = self.gathered.take().map_err(cannot_be_read)? {
+                self.gathered.let_go();
+                return Poll::Ready(Request::read(encoded).map(Some));
+            }
+            let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(context)) else {
+                return Poll::Ready(self.end());
+            };
+            match frame.map(Frame::into_data) {
+                Ok(Ok(data)) => self.gathered.add(data),
+                // Trailers: nothing follows.
+                Ok(Err(_)) => return Poll::Ready(self.end()),
+                // There is nobody whom it could be told.
+                Err(status) if status.code() == Code::Cancelled => return Poll::Ready(Ok(None)),
+                Err(status) => return Poll::Ready(Err(status)),
+            }
+        }
+    }
+
+    fn end<Request>(&self) -> Result<Option<Request>, Status> {
+        let ended = self.gathered.end();
+        ended.map(|()| None).map_err(cannot_be_read)
+    }
+}
+
+/// As tonic has it for calls that are no streams: `in_our_words` makes the same of both.
+fn cannot_be_read(error: FrameError) -> Status {
+    match error {
+        FrameError::TooLarge(_) => Status::out_of_range(error.to_string()),
+        FrameError::Compressed(_) | FrameError::Ended => Status::internal(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::VecDeque, convert::Infallible};
+
+    use tonic::codegen::http::HeaderMap;
+
+    use super::*;
+
+    impl StreamRequest for Bytes {
+        fn read(encoded: Bytes) -> Result<Self, Status> {
+            if encoded == b"bad"[..] {
+                return Err(Status::invalid_argument("bad"));
+            }
+            Ok(encoded)
+        }
+    }
+
+    /// A body that has come as a whole.
+    struct Come(VecDeque<Result<Frame<Bytes>, Status>>);
+
+    impl http_body::Body for Come {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _context: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+            Poll::Ready(self.0.pop_front())
+        }
+    }
+
+    fn requests(come: impl IntoIterator<Item = Result<Frame<Bytes>, Status>>) -> Requests {
+        Requests::new(Body::new(Come(come.into_iter().collect())), 10)
+    }
+
+    fn data(data: &'static [u8]) -> Result<Frame<Bytes>, Status> {
+        Ok(Frame::data(data.into()))
+    }
+
+    /// What is read, up to the end.
+    async fn all(mut requests: Requests) -> Result<Vec<Bytes>, Status> {
+        let mut all = Vec::new();
+        while let Some(request) = requests.next().await? {
+            all.push(request);
+        }
+        Ok(all)
+    }
+
+    #[tokio::test]
+    async fn requests_are_read_until_the_stream_ends() {
+        let come = || [data(b"\0\0\0\0\x03o"), data(b"ne\0\0\0\0\x03two")];
+        let expected = Ok::<_, Infallible>(vec![Bytes::from("one"), Bytes::from("two")]);
+        assert_eq!(all(requests(come())).await.ok(), expected.ok());
+        let trailers = Ok(Frame::trailers(HeaderMap::new()));
+        let with_trailers = come().into_iter().chain([trailers, data(b"\0")]);
+        assert_eq!(all(requests(with_trailers)).await.unwrap().len(), 2);
+        let gone = Err(Status::cancelled("gone"));
+        let cancelled = come().into_iter().chain([data(b"\0\0"), gone]);
+        assert_eq!(all(requests(cancelled)).await.unwrap().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_stream_ends_with_what_is_wrong() {
+        let code = async |come| all(requests(come)).await.unwrap_err().code();
+        let ends_within = vec![data(b"\0\0\0\0\x03o")];
+        assert_eq!(code(ends_within).await, Code::Internal);
+        assert_eq!(code(vec![data(b"\x01\0\0\0\0")]).await, Code::Internal);
+        assert_eq!(code(vec![data(b"\0\0\0\0\x0b")]).await, Code::OutOfRange);
+        let bad = vec![data(b"\0\0\0\0\x03bad")];
+        assert_eq!(code(bad).await, Code::InvalidArgument);
+        let slow = vec![Err(Status::deadline_exceeded("slow"))];
+        assert_eq!(code(slow).await, Code::DeadlineExceeded);
+    }
+
+    #[tokio::test]
+    async fn no_memory_of_a_large_request_is_kept() {
+        let mut requests =
+            Requests::new(Body::new(Come([data(b"\0\0\0\0\x08abcdefgh")].into())), 10);
+        let request: Bytes = requests.next().await.unwrap().unwrap();
+        assert!(request.is_unique(), "the stream has no part of it");
+    }
+}
