@@ -91,10 +91,10 @@ impl Arrivals {
         self.bytes.load(Ordering::SeqCst)
     }
 
-    /// Bytes of those that are whole and not carried out.
+    /// Bytes of those that are whole and not carried out, and KiB for what becomes of calls.
     #[cfg(any(test, feature = "fuzz"))]
     pub(crate) fn waiting(&self) -> usize {
-        self.whole.bytes()
+        self.whole.bytes() + limits::CALLS_KIB_MAX as usize - self.room.available_permits()
     }
 
     /// Whether more than half of what there may be is taken.

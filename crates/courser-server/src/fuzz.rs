@@ -112,9 +112,9 @@ pub fn arrive(kind: Kind, pieces: Vec<Bytes>, request_max: usize, held_max: usiz
     let arrivals = Arrivals::new(held_max);
     let calls = match kind {
         Kind::PublishStream => Calls::Publishes,
-
         Kind::Publish => Calls::Publish,
-        Kind::Subscribe | Kind::Settle | Kind::Pull => Calls::Others,
+        Kind::Settle => Calls::Call,
+        Kind::Subscribe | Kind::Pull => Calls::Others,
     };
     let body = Arriving::new(Pieces(pieces.into()), arrivals.clone(), calls);
     let mut arrived = Arrived {
