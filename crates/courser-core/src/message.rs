@@ -99,6 +99,12 @@ impl NewMessage {
         )
     }
 
+    /// What it takes in memory, in bytes, about: what it counts for, and what lies around that.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        memory(self.size(), &self.headers, self.attributes.as_deref())
+    }
+
     /// The message as it is once the broker has placed it. `uuid` names it when its publisher did not.
     #[must_use]
     pub fn placed(self, position: Position, published_at: Timestamp, uuid: Uuid) -> Message {
@@ -148,6 +154,14 @@ impl Message {
             &self.headers,
             self.attributes.as_deref(),
         )
+    }
+}
+
+impl Message {
+    /// As [`NewMessage::memory_bytes`].
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        memory(self.size(), &self.headers, self.attributes.as_deref())
     }
 }
 
@@ -226,6 +240,24 @@ impl PartialEq for SharedMessage {
 }
 
 impl Eq for SharedMessage {}
+
+/// A message and what is around it take this much.
+const AROUND_MESSAGE: usize = 200;
+/// Two texts take this much beside what is in them, with what malloc takes for them.
+const AROUND_HEADER: usize = 80;
+
+fn memory(size: u32, headers: &[(String, String)], attributes: Option<&Attributes>) -> usize {
+    // malloc takes 24 and more for each that is there.
+    let attributes = attributes.map_or(0, |all| {
+        let there = all
+            .fields()
+            .iter()
+            .filter(|field| !field.is_empty())
+            .count();
+        size_of::<Attributes>() + 24 * there
+    });
+    size as usize + AROUND_MESSAGE + AROUND_HEADER * headers.len() + attributes
+}
 
 fn size(
     id: usize,

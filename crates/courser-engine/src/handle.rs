@@ -387,7 +387,7 @@ fn publish_ended() -> PublishError {
 }
 
 fn kib(publish: &Publish) -> u32 {
-    let kib = u32::try_from(publish.bytes() / 1024)
+    let kib = u32::try_from(publish.memory_bytes() / 1024)
         .unwrap_or(u32::MAX)
         .saturating_add(1);
     kib.max(limits::REQUEST_KIB_MIN)

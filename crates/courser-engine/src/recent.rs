@@ -122,7 +122,7 @@ impl Recent {
         let mut run = Run { held: 0, bytes: 0 };
         for (message, queues) in together {
             run.held += 1;
-            run.bytes += bytes(&message);
+            run.bytes += message.memory_bytes();
             self.items.push_back(Item {
                 message: Some(message),
                 queues,
@@ -283,11 +283,6 @@ impl Recent {
     }
 }
 
-/// What an item takes beside its place: the message and what is around it.
-fn bytes(message: &Message) -> usize {
-    message.size() as usize + 200
-}
-
 #[cfg(test)]
 mod tests {
     use courser_core::message::MessageId;
@@ -343,7 +338,7 @@ mod tests {
 
     #[test]
     fn the_oldest_go_when_there_are_too_many_bytes_whoever_needs_them() {
-        let each = bytes(&message(1));
+        let each = message(1).memory_bytes();
         let mut recent = recent(10, 1, 1, 4 * each);
         recent.forget_acked(&[Position(8)]);
         recent.trim();
@@ -353,7 +348,7 @@ mod tests {
 
     #[test]
     fn those_that_came_together_count_until_none_of_them_is_held() {
-        let each = bytes(&message(1));
+        let each = message(1).memory_bytes();
         let mut recent = recent(9, 3, 1, 6 * each);
         recent.forget_acked(&[Position(5), Position(4), Position(1), Position(3)]);
         assert_eq!(
@@ -385,7 +380,10 @@ mod tests {
             recent.push([(message(position), 1)].into_iter());
         }
         recent.forget_acked(&[Position(2), Position(3)]);
-        assert_eq!((held(&recent), recent.bytes), (vec![1], bytes(&message(1))));
+        assert_eq!(
+            (held(&recent), recent.bytes),
+            (vec![1], message(1).memory_bytes())
+        );
         recent.forget_acked(&[Position(1)]);
         assert_eq!((recent.bytes, recent.first_run), (0, 2));
     }
@@ -407,7 +405,7 @@ mod tests {
 
     #[test]
     fn what_a_delivery_keeps_of_what_is_gone_counts_until_it_is_gone_too() {
-        let each = bytes(&message(1));
+        let each = message(1).memory_bytes();
         let mut recent = recent_together(7, 3, 1_000_000);
         let kept = recent.hand_over(Position(2)).unwrap();
         let alone = recent.hand_over(Position(7)).unwrap();
@@ -425,7 +423,7 @@ mod tests {
 
     #[test]
     fn deliveries_keep_nothing_else_while_much_is_kept() {
-        let each = bytes(&message(1));
+        let each = message(1).memory_bytes();
         let mut recent = recent_together(9, 3, 3 * each);
         let shares = |recent: &Recent, position| {
             let handed = recent.hand_over(Position(position)).unwrap();

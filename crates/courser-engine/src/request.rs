@@ -44,6 +44,14 @@ impl Publish {
     }
 }
 
+impl Publish {
+    /// What all messages take in memory.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.messages.iter().map(NewMessage::memory_bytes).sum()
+    }
+}
+
 /// Where one message went.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Published {

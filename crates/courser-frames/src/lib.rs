@@ -3,7 +3,7 @@
 //! tonic copies what comes into a buffer that each stream has and keeps, as large as the largest message that it
 //! ever had. Here a message has memory of its own. Source: gRPC over HTTP/2, "Length-Prefixed-Message".
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 
 /// Before each message: whether it is compressed in one byte, and its length in four.
 pub const PREFIX_BYTES: usize = 5;
@@ -120,10 +120,19 @@ impl Gathered {
     }
 }
 
+/// A message as it lies on a stream.
+#[must_use]
+pub fn in_frame(message: &[u8]) -> Bytes {
+    let mut frame = BytesMut::with_capacity(PREFIX_BYTES + message.len());
+    frame.put_u8(0);
+    // None is larger than four bytes can say: nobody takes one.
+    frame.put_u32(message.len() as u32);
+    frame.put_slice(message);
+    frame.freeze()
+}
+
 #[cfg(test)]
 mod tests {
-    use bytes::BufMut as _;
-
     use super::*;
 
     const MOST: usize = 300;
@@ -142,13 +151,10 @@ mod tests {
     }
 
     fn encoded(messages: &[&[u8]]) -> Vec<u8> {
-        let mut all = Vec::new();
-        for message in messages {
-            all.put_u8(0);
-            all.put_u32(u32::try_from(message.len()).unwrap());
-            all.extend_from_slice(message);
-        }
-        all
+        messages
+            .iter()
+            .flat_map(|message| in_frame(message))
+            .collect()
     }
 
     #[test]

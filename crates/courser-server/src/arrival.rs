@@ -2,15 +2,15 @@
 //! stream of each connection: so it may take only so long, and all of it together only so many bytes.
 //!
 //! What has arrived whole waits in memory for the engine: for the disk, mostly. While that is too much, nothing more of a publish is read,
-//! and HTTP/2's windows keep it with those who send it. Of other calls the last piece is kept until there is room for what becomes
-//! of them: a lease id of one byte is some hundred in the engine, and as many in the answer.
+//! and HTTP/2's windows keep it with those who send it. Much more may become of a request than it has bytes, so whoever begins with one
+//! waits for room for that: a message of five bytes is some hundred once it is read, a lease id of one byte as many.
 //!
 //! What comes is handed on in pieces of one request each, its prefix by itself. Whoever gathers them makes room for a
 //! whole request when it has seen its prefix, and what tonic (for calls that are no streams) gets beyond that makes its
 //! buffer grow. In such pieces each byte is copied once.
 
 use std::{
-    future::Future as _,
+    future::{Future as _, pending},
     pin::Pin,
     sync::{
         Arc,
@@ -23,7 +23,7 @@ use bytes::{Buf as _, Bytes};
 use courser_frames::PREFIX_BYTES;
 use http_body::{Frame, SizeHint};
 use tokio::{
-    sync::{AcquireError, OwnedSemaphorePermit, Semaphore, futures::OwnedNotified},
+    sync::{OwnedSemaphorePermit, futures::OwnedNotified},
     time::{Sleep, sleep},
 };
 use tonic::{
@@ -34,8 +34,9 @@ use tonic::{
 };
 
 use crate::{
+    connection::Way,
     limits,
-    status::{arrives_too_slowly, confirms_in_the_way, more_than_one, too_much_arriving},
+    status::{arrives_too_slowly, more_than_one, too_much_arriving, unread_in_the_way},
     waiting::{Place, Whole},
 };
 
@@ -45,21 +46,28 @@ pub(crate) struct Arrivals {
     /// Of those that are not whole.
     bytes: Arc<AtomicUsize>,
     bytes_max: usize,
-    whole: Arc<Whole>,
-    /// KiB for what becomes of calls.
-    room: Arc<Semaphore>,
+    /// Those that are. No kind waits for another, of which each may wait for something else.
+    publishes: Arc<Whole>,
+    settles: Arc<Whole>,
+    admin: Arc<Whole>,
+    /// What has come of streams and was not read.
+    unread: Arc<Whole>,
 }
 
 /// Until when a request that is whole counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Calls {
-    /// Until it is answered: it is the only one of its body.
+    /// Until it is answered, among its kind. It is the only one of its body.
     Publish,
-    /// Until its stream says that the engine has it.
-    Publishes,
-    /// Until it is answered, for what may become of it. It does not wait for publishes: it may make room for them.
-    Call,
-    /// Not at all: what becomes of it is small, or it is answered late.
+    Settle,
+    Admin,
+    /// Until its stream says that the engine has it, among publishes.
+    PublishStream,
+    /// Not at all: what becomes of it is counted among the answers.
+    Subscribe,
+    /// Not at all: what becomes of it is small. It is the only one of its body.
+    Pull,
+    /// The same of others, whose requests are small.
     Others,
 }
 
@@ -67,11 +75,26 @@ impl Calls {
     fn of(path: &str) -> Self {
         match path {
             "/courser.v1.Broker/Publish" => Self::Publish,
-            "/courser.v1.Broker/PublishStream" => Self::Publishes,
-            "/courser.v1.Broker/Settle" => Self::Call,
-            path if path.starts_with("/courser.v1.Admin/") => Self::Call,
+            "/courser.v1.Broker/PublishStream" => Self::PublishStream,
+            "/courser.v1.Broker/Subscribe" => Self::Subscribe,
+            "/courser.v1.Broker/Settle" => Self::Settle,
+            "/courser.v1.Broker/Pull" => Self::Pull,
+            path if path.starts_with("/courser.v1.Admin/") => Self::Admin,
             _ => Self::Others,
         }
+    }
+
+    /// Whether a body has one request, with which somebody begins when it has ended.
+    fn is_single(self) -> bool {
+        matches!(
+            self,
+            Self::Publish | Self::Settle | Self::Admin | Self::Pull
+        )
+    }
+
+    /// Whether requests that are whole count.
+    fn counts(self) -> bool {
+        !matches!(self, Self::Subscribe | Self::Pull | Self::Others)
     }
 }
 
@@ -80,8 +103,10 @@ impl Arrivals {
         Self {
             bytes: Arc::default(),
             bytes_max,
-            whole: Arc::default(),
-            room: Arc::new(Semaphore::new(limits::CALLS_KIB_MAX as usize)),
+            publishes: Arc::default(),
+            settles: Arc::default(),
+            admin: Arc::default(),
+            unread: Arc::default(),
         }
     }
 
@@ -91,15 +116,18 @@ impl Arrivals {
         self.bytes.load(Ordering::SeqCst)
     }
 
-    /// Bytes of those that are whole and not carried out, and KiB for what becomes of calls.
+    /// Bytes of those that are whole and not carried out, and KiB of what becomes of them.
     #[cfg(any(test, feature = "fuzz"))]
     pub(crate) fn waiting(&self) -> usize {
-        self.whole.bytes() + limits::CALLS_KIB_MAX as usize - self.room.available_permits()
+        [&self.publishes, &self.settles, &self.admin, &self.unread]
+            .map(|whole| whole.bytes())
+            .iter()
+            .sum()
     }
 
-    /// Whether more than half of what there may be is taken.
+    /// Whether others have no room, or soon have none.
     fn are_many(&self) -> bool {
-        self.bytes.load(Ordering::Relaxed) > self.bytes_max / 2
+        self.bytes.load(Ordering::Relaxed) > self.bytes_max / 2 || self.unread.is_full()
     }
 
     /// Bounds what has come of the requests of `service`.
@@ -138,12 +166,9 @@ where
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let (arrivals, calls) = (self.arrivals.clone(), Calls::of(request.uri().path()));
         let (mut parts, body) = request.into_parts();
-        let body = Arriving::new(body, arrivals, calls);
+        let body = Arriving::new(body, arrivals, calls, &Way::of(&parts.extensions));
         let place = body.place.clone();
-        parts.extensions.insert(Arrival {
-            place: place.clone(),
-            arrivals: body.held.arrivals.clone(),
-        });
+        parts.extensions.insert(body.arrival());
         let request = http::Request::from_parts(parts, Body::new(body));
         let answering = self.service.call(request);
         Box::pin(async move {
@@ -155,27 +180,42 @@ where
     }
 }
 
-/// What a stream of publishes says and hears of the requests that come over it.
+/// What a call says and hears of the requests that come over it.
 #[derive(Clone, Debug)]
 pub(crate) struct Arrival {
     place: Place,
+    unread: Place,
     arrivals: Arrivals,
 }
 
 impl Arrival {
+    /// Room for so many bytes of what becomes of the request that has come, once there is.
+    pub(crate) async fn room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        self.place.room(bytes).await
+    }
+
     /// The engine has the request that was read.
     pub(crate) fn leave(&self) {
         self.place.leave();
     }
 
-    /// Comes back when the beginning of a request has lain here for long, while nothing was read, and others soon have no room.
-    pub(crate) async fn in_the_way(&self) -> Status {
+    /// Comes back when something of a stream has lain here for long, while nothing was read, and others soon have no room.
+    async fn in_the_way(&self) -> Status {
         loop {
             sleep(limits::ARRIVAL_TIME_MAX).await;
-            if self.place.has_begun() && self.arrivals.are_many() {
-                return confirms_in_the_way();
+            let is_something_here = self.place.has_begun() || self.unread.is_taken();
+            if is_something_here && self.arrivals.are_many() {
+                return unread_in_the_way();
             }
         }
+    }
+}
+
+/// Never comes back without one.
+pub(crate) async fn in_the_way(arrival: Option<&Arrival>) -> Status {
+    match arrival {
+        Some(arrival) => arrival.in_the_way().await,
+        None => pending().await,
     }
 }
 
@@ -190,31 +230,54 @@ pub(crate) struct Arriving<B> {
     held: Held,
     calls: Calls,
     place: Place,
+    /// Of `rest`, when it is of a stream.
+    unread: Place,
     /// Bytes of the only request, when it is whole, until its body has ended: before, nobody begins with it.
     whole: usize,
-    /// Heard when there is room again for requests that are whole.
+    /// Heard when there is room again for requests that are whole, and for what lies unread.
     room: Option<Pin<Box<OwnedNotified>>>,
-    /// Comes with room for what becomes of a call.
-    permit: Option<BoxFuture<OwnedSemaphorePermit, AcquireError>>,
+    room_unread: Option<Pin<Box<OwnedNotified>>>,
     /// Runs while we wait for the rest of a request.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl<B> Arriving<B> {
-    pub(crate) fn new(body: B, arrivals: Arrivals, calls: Calls) -> Self {
-        let place = Place::new(&arrivals.whole);
+    /// A body that comes over `way`.
+    pub(crate) fn new(body: B, arrivals: Arrivals, calls: Calls, way: &Way) -> Self {
+        let coming = way.coming();
+        let whole = match calls {
+            Calls::Settle | Calls::Subscribe => &arrivals.settles,
+            Calls::Admin => &arrivals.admin,
+            _ => &arrivals.publishes,
+        };
+        let place = Place::new(whole, coming);
+        let unread = Place::new(&arrivals.unread, coming);
+        let held = Held {
+            coming: Arc::clone(coming),
+            arrivals,
+            bytes: 0,
+        };
         Self {
             body,
             rest: Bytes::new(),
             given: Partial::default(),
             partial: Partial::default(),
-            held: Held { arrivals, bytes: 0 },
+            held,
             calls,
             place,
+            unread,
             whole: 0,
             room: None,
-            permit: None,
+            room_unread: None,
             deadline: None,
+        }
+    }
+
+    fn arrival(&self) -> Arrival {
+        Arrival {
+            place: self.place.clone(),
+            unread: self.unread.clone(),
+            arrivals: self.held.arrivals.clone(),
         }
     }
 
@@ -222,40 +285,39 @@ impl<B> Arriving<B> {
         if self.partial.add(data) {
             self.deadline = None;
         }
-        self.place.note_begun(self.partial.come);
-        self.held.hold(match self.calls {
-            // All of it is of one request.
-            Calls::Publish | Calls::Call => self.held.bytes + data.len(),
-            Calls::Publishes | Calls::Others => self.partial.come,
+        if matches!(self.calls, Calls::PublishStream | Calls::Subscribe) {
+            self.place.note_begun(self.partial.come);
+            self.unread.take(data.len());
+        }
+        self.held.hold(if self.calls.is_single() {
+            self.held.bytes + data.len()
+        } else {
+            self.partial.come
         })
     }
 
     /// A request was handed on as a whole.
     fn note_whole(&mut self, bytes: usize) -> Result<(), Status> {
-        match self.calls {
-            Calls::Publish | Calls::Call if self.whole > 0 => Err(more_than_one()),
-            Calls::Publish | Calls::Call => {
-                self.whole = bytes;
-                Ok(())
+        if self.calls == Calls::PublishStream {
+            self.place.take(bytes);
+        } else if self.calls.is_single() {
+            if self.whole > 0 {
+                return Err(more_than_one());
             }
-            Calls::Publishes => {
-                self.place.take(bytes);
-                Ok(())
-            }
-            Calls::Others => Ok(()),
+            self.whole = bytes;
         }
+        Ok(())
     }
 
     /// The body has ended.
     fn note_end(&mut self) {
         let whole = std::mem::take(&mut self.whole);
-        if whole == 0 {
-            return;
+        if whole > 0 {
+            if self.calls.counts() {
+                self.place.take(whole);
+            }
+            self.held.let_go();
         }
-        if self.calls == Calls::Publish {
-            self.place.take(whole);
-        }
-        self.held.let_go();
     }
 
     /// The next piece of what has come.
@@ -263,6 +325,9 @@ impl<B> Arriving<B> {
         let piece = self
             .rest
             .split_to(self.given.missing().min(self.rest.len()));
+        if self.rest.is_empty() {
+            self.unread.leave();
+        }
         let come = self.given.come + piece.len();
         if self.given.add(&piece) {
             self.note_whole(come)?;
@@ -270,42 +335,21 @@ impl<B> Arriving<B> {
         Ok(Frame::data(piece))
     }
 
-    /// Ready when the next piece may go on: with the last one of a call something becomes of it.
-    fn poll_permit(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let is_last = self.given.is_last(&self.rest);
-        if self.calls != Calls::Call || !is_last || self.place.has_permit() {
-            return Poll::Ready(());
-        }
-        let room = &self.held.arrivals.room;
-        let kib = limits::call_kib(self.given.come + self.given.missing());
-        let permit = match Arc::clone(room).try_acquire_many_owned(kib) {
-            Ok(permit) => Some(permit),
-            Err(_) => {
-                // That time is ours.
-                self.deadline = None;
-                let permit = self
-                    .permit
-                    .get_or_insert_with(|| Box::pin(Arc::clone(room).acquire_many_owned(kib)));
-                // It is never closed.
-                ready!(permit.as_mut().poll(context)).ok()
-            }
-        };
-        self.permit = None;
-        if let Some(permit) = permit {
-            self.place.keep(permit);
-        }
-        Poll::Ready(())
-    }
-
-    /// Ready while there is room for more requests. What the engine has may be ahead of that: it comes to its end.
+    /// Ready while there is room for more requests, or little comes over the connection: whoever sends little does not wait for who sends
+    /// much. What the engine has may be ahead of that: it comes to its end.
     fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if matches!(self.calls, Calls::Call | Calls::Others)
-            || self.whole > 0
-            || self.place.is_taken()
-        {
+        if self.held.coming.load(Ordering::Relaxed) <= limits::COMING_BYTES_FREE {
             return Poll::Ready(());
         }
-        let polled = self.held.arrivals.whole.poll_room(&mut self.room, context);
+        let mut polled = Poll::Ready(());
+        if self.calls.counts() && self.whole == 0 && !self.place.is_taken() {
+            let whole = self.place.whole();
+            polled = whole.poll_room(&mut self.room, context);
+        }
+        if polled.is_ready() && matches!(self.calls, Calls::PublishStream | Calls::Subscribe) {
+            let unread = self.unread.whole();
+            polled = unread.poll_room(&mut self.room_unread, context);
+        }
         if polled.is_pending() {
             // That time is ours.
             self.deadline = None;
@@ -356,7 +400,6 @@ where
                 other => return other,
             }
         }
-        ready!(self.poll_permit(context));
         Poll::Ready(Some(self.piece()))
     }
 
@@ -392,12 +435,6 @@ impl Partial {
         }
     }
 
-    /// Whether it becomes whole with what there is.
-    fn is_last(&self, there: &[u8]) -> bool {
-        let mut with = Self { ..*self };
-        with.add(&there[..with.missing().min(there.len())])
-    }
-
     /// Whether a request became whole.
     fn add(&mut self, mut data: &[u8]) -> bool {
         let mut whole = false;
@@ -427,6 +464,8 @@ impl Partial {
 /// What one body adds to all.
 struct Held {
     arrivals: Arrivals,
+    /// Bytes of all of its connection.
+    coming: Arc<AtomicUsize>,
     bytes: usize,
 }
 
@@ -439,12 +478,14 @@ impl Held {
         } = &self.arrivals;
         if bytes < self.bytes {
             all.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
+            self.coming.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
         } else if bytes > self.bytes {
             let more = bytes - self.bytes;
             if all.fetch_add(more, Ordering::Relaxed) + more > *bytes_max {
                 all.fetch_sub(more, Ordering::Relaxed);
                 return Err(too_much_arriving(*bytes_max));
             }
+            self.coming.fetch_add(more, Ordering::Relaxed);
         }
         self.bytes = bytes;
         Ok(())
@@ -452,6 +493,7 @@ impl Held {
 
     fn let_go(&mut self) {
         self.arrivals.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.coming.fetch_sub(self.bytes, Ordering::Relaxed);
         self.bytes = 0;
     }
 }

@@ -126,7 +126,8 @@ pub(crate) fn keep_little<B>(request: &mut Request<B>) {
         .map(|(n, v)| n.as_str().len() + v.len() + 32)
         .sum();
     let (uri, most) = (request.uri(), limits::CALL_HEADER_BYTES);
-    let of_uri = uri.path_and_query().map_or(0, |path| path.as_str().len());
+    let of_path = uri.path_and_query().map_or(0, |path| path.as_str().len());
+    let of_uri = of_path + uri.authority().map_or(0, |name| name.as_str().len());
     if bytes + of_uri <= most {
         return;
     }
@@ -198,12 +199,18 @@ mod tests {
         request.headers_mut().insert("grpc-encoding", long);
         keep_little(&mut request);
         assert_eq!(request.headers().len(), 2);
-        // A path alone may be too much.
+        // A path alone may be too much, and a name.
         let long = format!(
             "/courser.v1.Broker/Publish?{}",
             "z".repeat(limits::CALL_HEADER_BYTES)
         );
         *request.uri_mut() = long.parse().unwrap();
+        keep_little(&mut request);
+        assert_eq!(request.uri(), "/courser.v1.Broker/Publish");
+        let name = "n".repeat(limits::CALL_HEADER_BYTES);
+        *request.uri_mut() = format!("http://{name}/courser.v1.Broker/Publish")
+            .parse()
+            .unwrap();
         keep_little(&mut request);
         assert_eq!(request.uri(), "/courser.v1.Broker/Publish");
     }

@@ -4,7 +4,7 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicUsize},
     task::{Context, Poll},
     time::Duration,
 };
@@ -241,6 +241,8 @@ pub(crate) struct Way {
     out: Signal,
     /// Pages of it are made one after the other: many of one connection would keep out those of all others.
     pages: Arc<Semaphore>,
+    /// Bytes of requests that came over it and are not carried out.
+    coming: Arc<AtomicUsize>,
 }
 
 impl Default for Way {
@@ -248,6 +250,7 @@ impl Default for Way {
         Self {
             out: Signal::default(),
             pages: Arc::new(Semaphore::new(1)),
+            coming: Arc::default(),
         }
     }
 }
@@ -275,6 +278,11 @@ impl Way {
     /// Which connection it is, of all that there are.
     pub(crate) fn key(&self) -> usize {
         self.out.key()
+    }
+
+    /// Counts bytes of requests that came over it and are not carried out.
+    pub(crate) fn coming(&self) -> &Arc<AtomicUsize> {
+        &self.coming
     }
 
     /// What `making` makes, which is large: behind what other requests of this connection want, and when there is room among all

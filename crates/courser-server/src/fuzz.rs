@@ -15,17 +15,17 @@ use courser_engine::request::{
 };
 use courser_proto::v1::{self, subscribe_response};
 use http_body::Frame;
-use tokio_stream::Stream as _;
-use tonic::{Code, Status, Streaming, body::Body, codec::Decoder, codegen::http};
+use tonic::{Code, Status, body::Body, codegen::http};
 
 use crate::{
     arrival::{Arrivals, Arriving, Calls},
+    connection::Way,
     convert::{self, InvalidField, InvalidSettlement},
     status::publish_error_to_proto,
     transport,
     wire::{
-        ConfirmFrame, DeliveryFrame, Numbered, PulledFrame, Requests, StreamRequest, WireDecoder,
-        WireMessage,
+        ConfirmFrame, DeliveryFrame, Looked, LookedNumbered, Numbered, PulledFrame, Requests,
+        WireMessage, WireRequest,
     },
 };
 
@@ -111,84 +111,59 @@ impl http_body::Body for Pieces {
 pub fn arrive(kind: Kind, pieces: Vec<Bytes>, request_max: usize, held_max: usize) -> Arrived {
     let arrivals = Arrivals::new(held_max);
     let calls = match kind {
-        Kind::PublishStream => Calls::Publishes,
+        Kind::PublishStream => Calls::PublishStream,
         Kind::Publish => Calls::Publish,
-        Kind::Settle => Calls::Call,
-        Kind::Subscribe | Kind::Pull => Calls::Others,
+        Kind::Settle => Calls::Settle,
+        Kind::Subscribe => Calls::Subscribe,
+        Kind::Pull => Calls::Pull,
     };
-    let body = Arriving::new(Pieces(pieces.into()), arrivals.clone(), calls);
+    let body = Arriving::new(
+        Pieces(pieces.into()),
+        arrivals.clone(),
+        calls,
+        &Way::default(),
+    );
     let mut arrived = Arrived {
         requests: Vec::new(),
         failure: None,
         held_most: 0,
         held_after: 0,
     };
-    let to = &mut arrived;
-    match kind {
-        Kind::Publish => read_call(body, request_max, &arrivals, to, Request::Publish),
+    let read = |encoded| match kind {
+        Kind::Publish => read(encoded).map(Request::Publish),
         Kind::PublishStream => {
-            let numbered = |Numbered { number, request }| {
-                let request = request.map(|request| request.into_proto(number));
-                Request::Numbered(number, request.map_err(Refused::from))
-            };
-            read_stream(body, request_max, &arrivals, to, numbered);
+            let Numbered { number, request } = LookedNumbered::over(encoded).read()?;
+            let request = request.map(|request| request.into_proto(number));
+            Ok(Request::Numbered(number, request.map_err(Refused::from)))
         }
-        Kind::Subscribe => read_stream(body, request_max, &arrivals, to, Request::Subscribe),
-        Kind::Settle => read_call(body, request_max, &arrivals, to, Request::Settle),
-        Kind::Pull => read_call(body, request_max, &arrivals, to, Request::Pull),
+        Kind::Subscribe => read(encoded).map(Request::Subscribe),
+        Kind::Settle => read(encoded).map(Request::Settle),
+        Kind::Pull => read(encoded).map(Request::Pull),
+    };
+    let mut requests = Requests::new(Body::new(body), request_max);
+    let mut context = Context::from_waker(Waker::noop());
+    loop {
+        let next = requests.poll_next(&mut context);
+        arrived.held_most = arrived.held_most.max(arrivals.held());
+        let Poll::Ready(next) = next else {
+            unreachable!("all of the body is there");
+        };
+        match next.and_then(|encoded| encoded.map(read).transpose()) {
+            Ok(Some(request)) => arrived.requests.push(request),
+            Ok(None) => break,
+            Err(status) => {
+                arrived.failure = Some((status.code(), status.message().to_owned()));
+                break;
+            }
+        }
     }
+    drop(requests);
     arrived.held_after = arrivals.held() + arrivals.waiting();
     arrived
 }
 
-fn read_stream<R: StreamRequest>(
-    body: Arriving<Pieces>,
-    request_max: usize,
-    arrivals: &Arrivals,
-    arrived: &mut Arrived,
-    wrap: impl Fn(R) -> Request,
-) {
-    let mut requests = Requests::new(Body::new(body), request_max);
-    let next = |context: &mut Context<'_>| requests.poll_next(context).map(Result::transpose);
-    read(next, arrivals, arrived, wrap);
-}
-
-fn read_call<R>(
-    body: Arriving<Pieces>,
-    request_max: usize,
-    arrivals: &Arrivals,
-    arrived: &mut Arrived,
-    wrap: impl Fn(R) -> Request,
-) where
-    R: Send + 'static,
-    WireDecoder<R>: Decoder<Item = R, Error = Status> + Default,
-{
-    let decoder = WireDecoder::default();
-    let mut requests = Streaming::new_request(decoder, body, None, Some(request_max));
-    let next = |context: &mut Context<'_>| Pin::new(&mut requests).poll_next(context);
-    read(next, arrivals, arrived, wrap);
-}
-
-fn read<R>(
-    mut next: impl FnMut(&mut Context<'_>) -> Poll<Option<Result<R, Status>>>,
-    arrivals: &Arrivals,
-    arrived: &mut Arrived,
-    wrap: impl Fn(R) -> Request,
-) {
-    let mut context = Context::from_waker(Waker::noop());
-    loop {
-        let next = next(&mut context);
-        arrived.held_most = arrived.held_most.max(arrivals.held());
-        match next {
-            Poll::Ready(Some(Ok(request))) => arrived.requests.push(wrap(request)),
-            Poll::Ready(Some(Err(status))) => {
-                arrived.failure = Some((status.code(), status.message().to_owned()));
-                return;
-            }
-            Poll::Ready(None) => return,
-            Poll::Pending => unreachable!("all of the body is there"),
-        }
-    }
+fn read<R: WireRequest>(encoded: Bytes) -> Result<R, Status> {
+    Looked::over(encoded)?.read()
 }
 
 /// Reads the value of `grpc-timeout`.

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use courser_core::limits::{PUBLISH_BYTES_MAX, SETTLE_LEASES_MAX};
+use courser_core::limits::PUBLISH_BYTES_MAX;
 
 /// Streams at once on one gRPC connection: a client with more to do opens another connection.
 pub(crate) const STREAMS_PER_CONNECTION_MAX: u32 = 256;
@@ -191,17 +191,25 @@ pub(crate) const CALL_HEADER_BYTES: usize = 2 * 1024;
 /// WatchStats of the whole broker at once: each keeps the names that it watches, of up to 255 KB.
 pub(crate) const WATCHES_MAX: usize = 256;
 
-/// KiB for what becomes of settlements and requests of the Admin service from when they are whole until they are answered, of all
-/// calls together: thirty of 10,000 leases, or three of 17 MiB.
-pub(crate) const CALLS_KIB_MAX: u32 = 128 * 1024;
+/// KiB for what becomes of publishes from when they are read until the engine has them, of all calls together; as many for what
+/// becomes of settlements until they are answered, and as many for requests of the Admin service.
+pub(crate) const BECOMING_KIB_MAX: u32 = 128 * 1024;
+/// Who has no more of that waits for nobody: of all the calls that there may be it is less than 1 GiB.
+pub(crate) const BECOMING_BYTES_FREE: usize = 4 * 1024;
 
-/// KiB that such a request of so many bytes may take: itself, what is read of it, and for each lease, of which it may have one
-/// a byte, what is read, what the engine gets, and its result. That is 100 to 250 bytes.
-pub(crate) fn call_kib(bytes: usize) -> u32 {
-    let leases = bytes.min(SETTLE_LEASES_MAX);
-    let kib = (2 * bytes + 400 * leases).div_ceil(1024);
-    u32::try_from(kib).unwrap_or(u32::MAX).min(CALLS_KIB_MAX)
+/// The KiB that so many bytes count for there.
+pub(crate) fn becoming_kib(bytes: usize) -> u32 {
+    let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+    kib.min(BECOMING_KIB_MAX)
 }
+
+/// Bytes that may become of each byte of a request of the Admin service: an empty binding or name takes two, and 24 and more
+/// once it is read.
+pub(crate) const ADMIN_GROWTH: usize = 24;
+
+/// Bytes of requests that have come over one connection and are not carried out, with which it waits for no other: of all connections
+/// 768 MiB.
+pub(crate) const COMING_BYTES_FREE: usize = 64 * 1024;
 
 /// How long a request may take from its first byte to its last while we wait for it: 16 MiB come within
 /// that over 5 Mbit/s.

@@ -163,6 +163,11 @@ pub(crate) fn in_our_words(status: Status, request_bytes_max: usize) -> Status {
     }
 }
 
+/// A call that takes one message was given none.
+pub(crate) fn no_message() -> Status {
+    Status::internal("it has no message")
+}
+
 /// A call that takes one message was given more.
 pub(crate) fn more_than_one() -> Status {
     let sentence = "the request cannot be read: a second message follows, and this call takes one";
@@ -204,9 +209,9 @@ pub(crate) fn too_many_watches() -> Status {
 }
 
 /// What lies unread of a stream is given up for what others send.
-pub(crate) fn confirms_in_the_way() -> Status {
+pub(crate) fn unread_in_the_way() -> Status {
     let sentence = format!(
-        "confirms were not taken for {:?}, the beginning of the next request waits behind them, and other requests need the room",
+        "what came over this stream lies unread since {:?}, for earlier requests are not confirmed or their confirms not taken, and others need the room",
         limits::ARRIVAL_TIME_MAX
     );
     refusal(Code::ResourceExhausted, "TOO_MUCH_ARRIVING", &sentence)

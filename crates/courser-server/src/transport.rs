@@ -211,6 +211,9 @@ pub(crate) fn parse_time(text: &[u8]) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use std::{future::poll_fn, pin::Pin};
+
+    use http_body::Body as _;
     use tonic::{Code, Status};
     use tonic_types::StatusExt as _;
 
@@ -260,6 +263,26 @@ mod tests {
             assert_eq!(status.code(), Code::DeadlineExceeded);
             let info = status.get_details_error_info().unwrap();
             assert_eq!(info.reason, "TAKES_TOO_LONG");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_keeps_few_of_many_headers() {
+        let count = async |headers: http::HeaderMap| headers.len().to_string();
+        let mut handlers = Handlers {
+            routes: Router::new().fallback(count).into(),
+            way: Way::default(),
+            under_way: UnderWay::default(),
+        };
+        for (bytes, kept) in [(10, "2"), (limits::CALL_HEADER_BYTES, "1")] {
+            let request = http::Request::builder()
+                .header("content-type", "application/grpc")
+                .header("much", "x".repeat(bytes))
+                .body(Body::empty())
+                .unwrap();
+            let mut body = handlers.call(request).await.unwrap().into_body();
+            let frame = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
+            assert_eq!(frame.unwrap().unwrap().into_data().unwrap(), kept);
         }
     }
 

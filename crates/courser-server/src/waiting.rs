@@ -3,29 +3,48 @@
 use std::{
     pin::Pin,
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
 };
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, futures::OwnedNotified};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, futures::OwnedNotified};
 
 use crate::limits;
 
 /// Requests that are whole and not carried out.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Whole {
     bytes: AtomicUsize,
     /// They have become few enough.
     room: Arc<Notify>,
+    /// KiB for what becomes of those with which somebody begins: much more than their bytes.
+    becoming: Arc<Semaphore>,
+}
+
+impl Default for Whole {
+    fn default() -> Self {
+        Self {
+            bytes: AtomicUsize::new(0),
+            room: Arc::default(),
+            becoming: Arc::new(Semaphore::new(limits::BECOMING_KIB_MAX as usize)),
+        }
+    }
 }
 
 impl Whole {
-    /// Bytes of all of them.
+    /// Bytes of all of them, and KiB of what becomes of some.
     #[cfg(any(test, feature = "fuzz"))]
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes.load(Ordering::SeqCst)
+        let free = self.becoming.available_permits();
+        self.bytes.load(Ordering::SeqCst) + limits::BECOMING_KIB_MAX as usize - free
+    }
+
+    /// For what becomes of requests.
+    #[cfg(test)]
+    pub(crate) fn becoming(&self) -> &Arc<Semaphore> {
+        &self.becoming
     }
 
     /// Ready while there is room for more. Whoever waits keeps `room` until then.
@@ -48,7 +67,7 @@ impl Whole {
         Poll::Ready(())
     }
 
-    fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.bytes.load(Ordering::SeqCst) > limits::WAITING_BYTES_MAX
     }
 }
@@ -63,18 +82,18 @@ struct Placed {
     /// Bytes of the next one, which is not whole.
     begun: AtomicUsize,
     whole: Arc<Whole>,
-    /// What a call has room with.
-    permit: OnceLock<OwnedSemaphorePermit>,
+    /// Bytes of all of its connection.
+    coming: Arc<AtomicUsize>,
 }
 
 impl Place {
-    /// Nothing yet, among all of `whole`.
-    pub(crate) fn new(whole: &Arc<Whole>) -> Self {
+    /// Nothing yet, among all of `whole` and of its connection.
+    pub(crate) fn new(whole: &Arc<Whole>, coming: &Arc<AtomicUsize>) -> Self {
         Self(Arc::new(Placed {
             bytes: AtomicUsize::new(0),
             begun: AtomicUsize::new(0),
             whole: Arc::clone(whole),
-            permit: OnceLock::new(),
+            coming: Arc::clone(coming),
         }))
     }
 
@@ -82,6 +101,7 @@ impl Place {
     pub(crate) fn take(&self, bytes: usize) {
         self.0.bytes.fetch_add(bytes, Ordering::SeqCst);
         self.0.whole.bytes.fetch_add(bytes, Ordering::SeqCst);
+        self.0.coming.fetch_add(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn is_taken(&self) -> bool {
@@ -97,14 +117,20 @@ impl Place {
         self.0.begun.load(Ordering::Relaxed) > 0
     }
 
-    /// Keeps what a call has room with until it is answered.
-    pub(crate) fn keep(&self, permit: OwnedSemaphorePermit) {
-        // There is one call.
-        drop(self.0.permit.set(permit));
+    /// Room for so many bytes of what becomes of it, once there is. A little needs none.
+    pub(crate) async fn room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        if bytes <= limits::BECOMING_BYTES_FREE {
+            return None;
+        }
+        let room = Arc::clone(&self.0.whole.becoming);
+        // It is never closed.
+        room.acquire_many_owned(limits::becoming_kib(bytes))
+            .await
+            .ok()
     }
 
-    pub(crate) fn has_permit(&self) -> bool {
-        self.0.permit.get().is_some()
+    pub(crate) fn whole(&self) -> &Whole {
+        &self.0.whole
     }
 
     /// It is carried out, or with the engine.
@@ -120,6 +146,7 @@ impl Placed {
             return;
         }
         let (bytes, whole) = (self.bytes.swap(0, Ordering::SeqCst), &self.whole);
+        self.coming.fetch_sub(bytes, Ordering::Relaxed);
         let before = whole.bytes.fetch_sub(bytes, Ordering::SeqCst);
         if before > limits::WAITING_BYTES_MAX && !whole.is_full() {
             whole.room.notify_waiters();

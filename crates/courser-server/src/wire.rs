@@ -13,23 +13,14 @@ mod publishing;
 mod request;
 mod requests;
 
-use std::marker::PhantomData;
-
-use prost::Message;
-use tonic::{
-    Status,
-    codec::{Codec, Decoder, EncodeBuf, Encoder},
-};
-
-#[cfg(feature = "fuzz")]
-pub(crate) use self::requests::StreamRequest;
 pub(crate) use self::{
     body::AnswerBody,
     confirms::{ConfirmFrame, ToldConfirms},
     deliveries::{DeliveryFrame, PulledFrame},
-    request::{Numbered, WireDecoder},
+    request::{Looked, LookedNumbered, Numbered, WireRequest, read_plain},
     requests::Requests,
 };
+use prost::Message;
 
 /// An answer that can write itself.
 pub(crate) trait WireMessage {
@@ -49,59 +40,6 @@ impl<Answer: Message> WireMessage for Answer {
 
     fn write(&self, _lengths: &[usize], buffer: &mut impl bytes::BufMut) {
         self.encode_raw(buffer);
-    }
-}
-
-/// Reads what `Reader` reads, and writes what writes itself.
-#[derive(Debug)]
-pub(crate) struct WireCodec<Answer, Reader>(PhantomData<(Answer, Reader)>);
-
-impl<Answer, Reader> Default for WireCodec<Answer, Reader> {
-    fn default() -> Self {
-        Self(PhantomData)
-    }
-}
-
-impl<Answer, Reader> Codec for WireCodec<Answer, Reader>
-where
-    Answer: WireMessage + Send + 'static,
-    Reader: Decoder<Error = Status> + Default + Send + 'static,
-    Reader::Item: Send,
-{
-    type Encode = Answer;
-    type Decode = Reader::Item;
-    type Encoder = WireEncoder<Answer>;
-    type Decoder = Reader;
-
-    fn encoder(&mut self) -> Self::Encoder {
-        WireEncoder {
-            lengths: Vec::new(),
-            answer: PhantomData,
-        }
-    }
-
-    fn decoder(&mut self) -> Self::Decoder {
-        Reader::default()
-    }
-}
-
-/// Writes the answers of one call.
-#[derive(Debug)]
-pub(crate) struct WireEncoder<Answer> {
-    /// Kept from one answer to the next, so that it is allocated once.
-    lengths: Vec<usize>,
-    answer: PhantomData<Answer>,
-}
-
-impl<Answer: WireMessage> Encoder for WireEncoder<Answer> {
-    type Item = Answer;
-    type Error = Status;
-
-    fn encode(&mut self, answer: Answer, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        self.lengths.clear();
-        buffer.reserve(answer.measure(&mut self.lengths));
-        answer.write(&self.lengths, buffer);
-        Ok(())
     }
 }
 

@@ -607,3 +607,29 @@ async fn a_deleted_queue_ends_its_subscriptions() {
         (Code::NotFound, "queue \"orders\" was deleted")
     );
 }
+
+#[tokio::test]
+async fn so_many_watch_and_no_more() {
+    let server = Server::start().await;
+    // A connection has 256 calls, too.
+    let channels = [server.channel().await, server.channel().await];
+    let watch = async |channel: &Channel| {
+        let mut admin = AdminClient::new(channel.clone());
+        let watched = admin.watch_stats(v1::WatchStatsRequest::default()).await;
+        watched.map(tonic::Response::into_inner)
+    };
+    let mut watching = Vec::new();
+    for number in 0..256 {
+        watching.push(watch(&channels[number % 2]).await.unwrap());
+    }
+    let refused = watch(&channels[0]).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(refused.message().contains("256"), "{refused}");
+    drop(watching.pop());
+    // The broker hears of it some time later.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while watch(&channels[0]).await.is_err() {
+        assert!(Instant::now() < deadline, "no place came free");
+        tokio::task::yield_now().await;
+    }
+}

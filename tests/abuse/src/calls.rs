@@ -38,32 +38,52 @@ const CALLS_MAX: usize = 128 * 1024;
 const CALLS_FREE: usize = 8;
 /// What one may take that says nothing.
 const CALL_BYTES_MAX: u64 = 16 * 1024;
+/// As the good client has it.
+const PROMPT: Duration = Duration::from_secs(10);
 
 /// Peers that send the largest requests over all streams of their connections, and take no answers.
 pub(crate) async fn requests(broker: &Broker, scale: &Scale) -> Result<String> {
     broker.create("requests").await?;
-    let request = grpc(&PublishRequest {
+    let request = PublishRequest {
         messages: messages("requests", 1, 4_000_000),
         ..Default::default()
-    });
-    let kinds = [("/courser.v1.Broker/Publish", Arc::new(request))];
+    };
+    let mut small = PublishRequest {
+        messages: messages("requests", 1_000, 1),
+        ..Default::default()
+    };
+    let publish = "/courser.v1.Broker/Publish";
+    let without_headers = Kind::new(publish, grpc(&small));
+    for message in &mut small.messages {
+        message.headers = (0..100).map(|n| (n.to_string(), String::new())).collect();
+    }
+    let kinds = [
+        Kind::new(publish, grpc(&request)),
+        without_headers,
+        Kind::new(publish, grpc(&small)),
+    ];
     let sent = send_of_each(broker, scale, &kinds).await?;
     drained(broker, "requests").await?;
     Ok(format!(
-        "{} peers for {:?}: {sent} requests of 4 MB sent",
+        "{} peers for {:?}: {sent} requests of 4 MB or 1,000 messages sent",
         scale.publishers, scale.flood
     ))
 }
 
 /// Sends a request over each stream, one after the other, as far as the windows allow, and stays.
-async fn send_all(mut peer: Peer, path: &str, request: Arc<Vec<u8>>, sent: Arc<AtomicU64>) {
-    let head = call(path, "application/grpc");
+async fn send_all(
+    mut peer: Peer,
+    head: Vec<u8>,
+    request: Arc<Vec<u8>>,
+    ends: bool,
+    sent: Arc<AtomicU64>,
+) {
     let Some(mut windows) = peer.windows().await else {
         return;
     };
     for stream in (1..).step_by(2).take(CALLS) {
         peer.send(&frame(HEADERS, END_HEADERS, stream, &head)).await;
-        if !peer.send_body(&mut windows, stream, &request).await {
+        if !peer.send_body(&mut windows, stream, &request, ends).await {
             return;
         }
         sent.fetch_add(1, Ordering::Relaxed);
@@ -126,11 +146,12 @@ pub(crate) async fn calls(broker: &Broker, scale: &Scale) -> Result<String> {
     while left > 0 {
         let mut peer = Peer::open(&broker.grpc).await?;
         for number in 0..left.min(CALLS) {
-            // A queue has so many consumers at most.
-            let (path, body) = if number % 32 == 0 {
-                ("/courser.v1.Broker/Subscribe", &subscribe)
-            } else {
-                ("/courser.v1.Broker/PublishStream", &publish)
+            // A queue has so many consumers at most. A call without its request is one too, for a while.
+            let (path, body) = match number % 32 {
+                0 => ("/courser.v1.Broker/Subscribe", &subscribe[..]),
+                1..16 => ("/courser.v1.Broker/PublishStream", &publish[..]),
+                16..24 => ("/courser.v1.Broker/Settle", &[][..]),
+                _ => ("/grpc.health.v1.Health/Check", &[][..]),
             };
             let mut head = call(path, "application/grpc");
             literal(&mut head, "x-much", &"x".repeat(12_000));
@@ -147,9 +168,9 @@ pub(crate) async fn calls(broker: &Broker, scale: &Scale) -> Result<String> {
         ensure!(Instant::now() < deadline, "nothing is refused");
         sleep(LOOK).await;
     }
-    let list = ListQueuesRequest::default();
-    let listed = broker.admin().await?.list_queues(list).await;
-    ensure!(listed.is_ok(), "queues are not listed: {listed:?}");
+    look(broker).await?;
+    // Those that are in are there by now.
+    sleep(LOOK).await;
     let (with, _) = broker.memory()?;
     ensure!(kept.try_join_next().is_none(), "a connection was ended");
     let taken = scale.calls.min(CALLS_MAX) as u64;
@@ -182,7 +203,29 @@ async fn is_refused(broker: &Broker) -> Result<bool> {
     Ok(false)
 }
 
-/// Peers that settle 10,000 leases with each call, and make queues of the most bindings, and take no answers.
+/// Looks what is wrong, and settles, as anybody may: how long that took.
+async fn look(broker: &Broker) -> Result<Duration> {
+    let start = Instant::now();
+    let list = ListQueuesRequest::default();
+    let listed = broker.admin().await?.list_queues(list).await;
+    ensure!(listed.is_ok(), "queues are not listed: {listed:?}");
+    let ack = vec![1 << 60];
+    let settle = Settle {
+        ack,
+        ..Default::default()
+    };
+    let settle = SettleRequest {
+        settle: Some(settle),
+    };
+    let settled = broker.client().await?.settle(settle).await;
+    ensure!(settled.is_ok(), "nothing is settled: {settled:?}");
+    let time = start.elapsed();
+    ensure!(time < PROMPT, "to look and to settle took {time:?}");
+    Ok(time)
+}
+
+/// Peers that settle 10,000 leases with each call, and make queues of the most bindings, and take no answers. Some give
+/// a call no time, and some do not say that it was all.
 pub(crate) async fn settles(broker: &Broker, scale: &Scale) -> Result<String> {
     let lease_ids = || (1..=10_000).map(|n| n + (1 << 60));
     let nack = lease_ids().map(|lease_id| Nack {
@@ -212,30 +255,68 @@ pub(crate) async fn settles(broker: &Broker, scale: &Scale) -> Result<String> {
         name: "settles".to_owned(),
         options: Some(options),
     };
+    let settle = "/courser.v1.Broker/Settle";
     let kinds = [
-        ("/courser.v1.Broker/Settle", grpc(&acks)),
-        ("/courser.v1.Broker/Settle", grpc(&nacks)),
-        ("/courser.v1.Admin/CreateQueue", grpc(&create)),
+        Kind::new(settle, grpc(&acks)),
+        Kind::new(settle, grpc(&nacks)),
+        Kind::new("/courser.v1.Admin/CreateQueue", grpc(&create)),
+        Kind::new(settle, grpc(&nacks)).in_no_time(),
+        Kind::new(settle, grpc(&acks)).without_end(),
+        Kind::new("/courser.v1.Admin/CreateQueue", grpc(&create)).without_end(),
     ];
-    let kinds = kinds.map(|(path, request)| (path, Arc::new(request)));
-    let sent = send_of_each(broker, scale, &kinds).await?;
+    let (sent, slowest) = tokio::join!(send_of_each(broker, scale, &kinds), async {
+        let deadline = Instant::now() + scale.flood;
+        let mut slowest = Duration::ZERO;
+        while Instant::now() < deadline {
+            sleep(LOOK).await;
+            slowest = slowest.max(look(broker).await?);
+        }
+        anyhow::Ok(slowest)
+    });
     Ok(format!(
-        "{} peers for {:?}: {sent} requests of 10,000 leases or 1,000 bindings sent",
-        scale.publishers, scale.flood
+        "{} peers for {:?}: {} requests of 10,000 leases or 1,000 bindings sent; to list and to settle took {:.2} s at most",
+        scale.publishers,
+        scale.flood,
+        sent?,
+        slowest?.as_secs_f64()
     ))
 }
 
-/// Peers send requests of these kinds in turn; how many they sent.
-async fn send_of_each(
-    broker: &Broker,
-    scale: &Scale,
-    kinds: &[(&'static str, Arc<Vec<u8>>)],
-) -> Result<u64> {
+/// What a peer sends over each of its streams.
+struct Kind {
+    head: Vec<u8>,
+    request: Arc<Vec<u8>>,
+    ends: bool,
+}
+
+impl Kind {
+    fn new(path: &str, request: Vec<u8>) -> Self {
+        Self {
+            head: call(path, "application/grpc"),
+            request: Arc::new(request),
+            ends: true,
+        }
+    }
+
+    fn in_no_time(mut self) -> Self {
+        literal(&mut self.head, "grpc-timeout", "1m");
+        self
+    }
+
+    fn without_end(mut self) -> Self {
+        self.ends = false;
+        self
+    }
+}
+
+/// Peers send requests of these kinds, each of one; how many they sent.
+async fn send_of_each(broker: &Broker, scale: &Scale, kinds: &[Kind]) -> Result<u64> {
     let sent = Arc::<AtomicU64>::default();
     let mut peers = JoinSet::new();
-    for (path, request) in kinds.iter().cycle().take(scale.publishers) {
+    for kind in kinds.iter().cycle().take(scale.publishers) {
         let peer = Peer::open_with(&broker.grpc, 0).await?;
-        peers.spawn(send_all(peer, path, Arc::clone(request), Arc::clone(&sent)));
+        let (head, request) = (kind.head.clone(), Arc::clone(&kind.request));
+        peers.spawn(send_all(peer, head, request, kind.ends, Arc::clone(&sent)));
     }
     sleep(scale.flood).await;
     peers.shutdown().await;

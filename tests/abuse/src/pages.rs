@@ -181,7 +181,7 @@ async fn call_all(peer: &mut Peer, calls: &[(&str, Vec<u8>)]) -> bool {
     for (stream, (path, request)) in (1..).step_by(2).zip(calls.iter().cycle().take(CALLS)) {
         let head = call(path, "application/grpc");
         if !peer.send(&frame(HEADERS, END_HEADERS, stream, &head)).await
-            || !peer.send_body(&mut windows, stream, request).await
+            || !peer.send_body(&mut windows, stream, request, true).await
         {
             return false;
         }

@@ -173,13 +173,14 @@ impl Peer {
         Some(windows)
     }
 
-    /// Sends the body of a call and its end, within the windows of the connection and of the stream; whether the connection
+    /// Sends the body of a call and, if it `ends`, its end, within the windows of the connection and of the stream; whether the connection
     /// lasted.
     pub(crate) async fn send_body(
         &mut self,
         windows: &mut Windows,
         stream: u32,
         mut body: &[u8],
+        ends: bool,
     ) -> bool {
         let (window, mut of_stream) = (&mut windows.connection, windows.stream);
         while !body.is_empty() {
@@ -197,7 +198,11 @@ impl Peer {
                 continue;
             }
             let (piece, rest) = body.split_at(now);
-            let flags = if rest.is_empty() { END_STREAM } else { 0 };
+            let flags = if ends && rest.is_empty() {
+                END_STREAM
+            } else {
+                0
+            };
             if !self.send(&frame(DATA, flags, stream, piece)).await {
                 return false;
             }

@@ -39,12 +39,16 @@ impl http_body::Body for Frames {
 }
 
 fn body(arrivals: &Arrivals) -> (Sender, Arriving<Frames>) {
-    body_of(arrivals, Calls::Others)
+    body_of(arrivals, Calls::Subscribe)
 }
 
 fn body_of(arrivals: &Arrivals, calls: Calls) -> (Sender, Arriving<Frames>) {
     let (frames, receiver) = mpsc::unbounded_channel();
-    let body = Arriving::new(Frames(receiver), arrivals.clone(), calls);
+    // Much comes over its connection already.
+    let way = Way::default();
+    way.coming()
+        .fetch_add(limits::COMING_BYTES_FREE + 1, Ordering::Relaxed);
+    let body = Arriving::new(Frames(receiver), arrivals.clone(), calls, &way);
     (Sender(frames), body)
 }
 
@@ -182,11 +186,8 @@ async fn all_together_hold_so_much_and_no_more() {
 #[tokio::test(start_paused = true)]
 async fn what_lies_unread_goes_when_others_soon_have_no_room() {
     let arrivals = Arrivals::new(100);
-    let (frames, mut body) = body_of(&arrivals, Calls::Publishes);
-    let arrival = Arrival {
-        place: body.place.clone(),
-        arrivals: arrivals.clone(),
-    };
+    let (frames, mut body) = body_of(&arrivals, Calls::PublishStream);
+    let arrival = body.arrival();
     let hour = Duration::from_secs(3_600);
     let waited = async || tokio::time::timeout(hour, arrival.in_the_way()).await;
     // Behind a request that was whole, which is the stream's by now.
@@ -208,48 +209,74 @@ async fn what_lies_unread_goes_when_others_soon_have_no_room() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_piece_of_a_call_waits_for_room_for_what_becomes_of_it() {
+async fn who_begins_with_a_request_waits_for_room_for_what_becomes_of_it() {
     let arrivals = Arrivals::new(1_000);
-    let all = limits::CALLS_KIB_MAX as usize;
-    let (frames, mut body) = body_of(&arrivals, Calls::Call);
-    let others = Arc::clone(&arrivals.room).try_acquire_many_owned(limits::CALLS_KIB_MAX);
-    frames.send(request(20));
-    assert_eq!(piece(&mut body).await.unwrap(), PREFIX_BYTES);
-    // It is not held against who sends, and it has arrived all the time.
-    assert!(has_none(&mut body).await);
-    assert_eq!(arrivals.held(), 25);
-    drop(others);
-    assert_eq!(piece(&mut body).await.unwrap(), 20);
-    drop(frames);
-    let end = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
-    assert!(end.is_none());
-    assert_eq!(arrivals.held(), 0);
-    let taken = limits::call_kib(25) as usize;
-    assert_eq!(arrivals.room.available_permits(), all - taken);
-    let answering = body.place.clone();
-    drop(body);
-    assert_eq!(arrivals.room.available_permits(), all - taken);
-    drop(answering);
-    assert_eq!(arrivals.room.available_permits(), all);
+    let (_frames, body) = body_of(&arrivals, Calls::PublishStream);
+    let arrival = body.arrival();
+    let most = limits::BECOMING_KIB_MAX as usize * 1024;
+    let first = arrival.room(2 * most).await;
+    assert_eq!(arrivals.publishes.becoming().available_permits(), 0);
+    let hour = Duration::from_secs(3_600);
+    let much = limits::BECOMING_BYTES_FREE + 1;
+    let waited = tokio::time::timeout(hour, arrival.room(much)).await;
+    assert!(waited.is_err());
+    assert!(
+        arrival.room(much - 1).await.is_none(),
+        "a little needs none"
+    );
+    drop(first);
+    assert!(arrival.room(much).await.is_some());
+    assert_eq!(arrivals.waiting(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_waits_for_no_publish_and_brings_one_message() {
+async fn what_came_over_streams_and_lies_unread_is_bounded() {
+    let arrivals = Arrivals::new(1_000);
+    let (frames, mut body) = body_of(&arrivals, Calls::Subscribe);
+    frames.send([request(3), request(4)].concat());
+    assert_eq!(piece(&mut body).await.unwrap(), PREFIX_BYTES);
+    assert_eq!(arrivals.waiting(), 17);
+    let others = Place::new(&arrivals.unread, &Arc::default());
+    others.take(limits::WAITING_BYTES_MAX);
+    for expected in [3, 5, 4] {
+        assert_eq!(piece(&mut body).await.unwrap(), expected);
+    }
+    // All of that is read.
+    assert_eq!(arrivals.waiting(), limits::WAITING_BYTES_MAX);
+    others.take(1);
+    frames.send(request(5));
+    assert!(has_none(&mut body).await);
+    // That time is ours; and as soon as there is room it is read.
+    others.leave();
+    assert_eq!(next(&mut body).await.unwrap(), 10);
+    // Who keeps it from others for long is told.
+    frames.send([request(3), request(4)].concat());
+    assert_eq!(piece(&mut body).await.unwrap(), PREFIX_BYTES);
+    others.take(limits::WAITING_BYTES_MAX);
+    let start = Instant::now();
+    let told = in_the_way(Some(&body.arrival())).await;
+    assert_eq!(told.code(), Code::ResourceExhausted);
+    assert_eq!(start.elapsed(), limits::ARRIVAL_TIME_MAX);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_settle_waits_for_no_publish_and_brings_one_message() {
     let arrivals = Arrivals::new(1_000);
     let _full = fill(&arrivals);
-    let (frames, mut body) = body_of(&arrivals, Calls::Call);
-    // One without a byte has come with its prefix.
-    frames.send(request(0));
-    assert_eq!(next(&mut body).await.unwrap(), PREFIX_BYTES);
-    assert!(body.place.has_permit());
-    frames.send(request(1));
-    let refused = next(&mut body).await.unwrap_err();
-    assert_eq!(refused.code(), Code::InvalidArgument);
+    for calls in [Calls::Settle, Calls::Admin, Calls::Pull] {
+        let (frames, mut body) = body_of(&arrivals, calls);
+        // One without a byte has come with its prefix.
+        frames.send(request(0));
+        assert_eq!(next(&mut body).await.unwrap(), PREFIX_BYTES);
+        frames.send(request(1));
+        let refused = next(&mut body).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+    }
 }
 
 /// As much as may wait, and a byte.
 fn fill(arrivals: &Arrivals) -> Place {
-    let place = Place::new(&arrivals.whole);
+    let place = Place::new(&arrivals.publishes, &Arc::default());
     place.take(limits::WAITING_BYTES_MAX + 1);
     place
 }
@@ -262,7 +289,7 @@ async fn has_none(body: &mut Arriving<Frames>) -> bool {
 #[tokio::test(start_paused = true)]
 async fn nothing_more_is_read_while_too_much_waits_for_the_engine() {
     let arrivals = Arrivals::new(100);
-    for calls in [Calls::Publish, Calls::Publishes] {
+    for calls in [Calls::Publish, Calls::PublishStream] {
         let (frames, mut body) = body_of(&arrivals, calls);
         // In the midst of a request or before it, and that is not held against who sends.
         let bytes = request(20);
@@ -276,11 +303,41 @@ async fn nothing_more_is_read_while_too_much_waits_for_the_engine() {
         drop(body);
         assert_eq!((arrivals.waiting(), arrivals.held()), (0, 0));
     }
-    let (frames, mut body) = body_of(&arrivals, Calls::Others);
+    let (frames, mut body) = body_of(&arrivals, Calls::Subscribe);
     let _full = fill(&arrivals);
     frames.send(request(20));
     assert_eq!(next(&mut body).await.unwrap(), 25);
     assert_eq!(arrivals.waiting(), limits::WAITING_BYTES_MAX + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_over_which_little_comes_waits_for_no_other() {
+    let arrivals = Arrivals::new(1_000_000);
+    let _full = fill(&arrivals);
+    let way = Way::default();
+    let body = |calls| {
+        let (frames, receiver) = mpsc::unbounded_channel();
+        let body = Arriving::new(Frames(receiver), arrivals.clone(), calls, &way);
+        (Sender(frames), body)
+    };
+    let coming = || way.coming().load(Ordering::Relaxed);
+    let (frames, mut publish) = body(Calls::Publish);
+    frames.send(request(200));
+    assert_eq!(next(&mut publish).await.unwrap(), 205);
+    assert_eq!(coming(), 205);
+    drop(frames);
+    let end = poll_fn(|context| Pin::new(&mut publish).poll_frame(context)).await;
+    assert!(end.is_none());
+    assert_eq!(coming(), 205, "it is not carried out");
+    let (frames, mut much) = body(Calls::PublishStream);
+    frames.send(vec![0, 0, 2, 0, 0]);
+    assert_eq!(next(&mut much).await.unwrap(), PREFIX_BYTES);
+    frames.send(vec![0; limits::COMING_BYTES_FREE]);
+    assert_eq!(next(&mut much).await.unwrap(), limits::COMING_BYTES_FREE);
+    frames.send(vec![0; 9]);
+    assert!(has_none(&mut much).await, "that is not little");
+    drop((publish, much));
+    assert_eq!(coming(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -342,14 +399,14 @@ async fn a_publish_whose_body_does_not_end_is_given_up() {
 #[tokio::test(start_paused = true)]
 async fn a_request_of_a_stream_waits_until_the_stream_says_so() {
     let arrivals = Arrivals::new(100);
-    let (frames, mut stream) = body_of(&arrivals, Calls::Publishes);
+    let (frames, mut stream) = body_of(&arrivals, Calls::PublishStream);
     frames.send([request(20), request(30)].concat());
     for (bytes, waiting) in [([5, 20], 25), ([5, 30], 35)] {
         for expected in bytes {
             assert_eq!(piece(&mut stream).await.unwrap(), expected);
         }
-        assert_eq!(arrivals.waiting(), waiting);
+        assert_eq!(arrivals.publishes.bytes(), waiting);
         stream.place.leave();
-        assert_eq!(arrivals.waiting(), 0);
+        assert_eq!(arrivals.publishes.bytes(), 0);
     }
 }

@@ -75,8 +75,9 @@ impl BrokerService {
         cut: Cut,
         leaving: Leaving,
         answer: Answer,
+        arrival: Option<Arrival>,
     ) -> Result<DeliveryStream, Status> {
-        DeliveryStream::start(&self.handle, requests, cut, leaving, answer).await
+        DeliveryStream::start(&self.handle, requests, cut, leaving, answer, arrival).await
     }
 
     pub(super) async fn pull(

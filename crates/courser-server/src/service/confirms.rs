@@ -3,7 +3,6 @@
 
 use std::{
     collections::VecDeque,
-    future::pending,
     pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
@@ -15,7 +14,7 @@ use courser_engine::{
     tasks,
 };
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinHandle,
 };
 use tokio_stream::Stream;
@@ -24,11 +23,11 @@ use tonic::Status;
 use super::shut_down;
 use crate::{
     answers::Held,
-    arrival::Arrival,
+    arrival::{Arrival, in_the_way},
     convert::publish_from_proto,
     limits,
     status::{internal, shutting_down},
-    wire::{ConfirmFrame, Numbered, Requests, ToldConfirms},
+    wire::{ConfirmFrame, LookedNumbered, Numbered, Requests, ToldConfirms},
 };
 
 /// The answers of one PublishStream. Ends when all requests are read and answered.
@@ -218,29 +217,32 @@ impl Reader {
                 request = self.next() => request?,
                 () = &mut closing => return Err(shutting_down()),
             };
-            let Some(request) = request else {
+            let Some((request, room)) = request else {
                 return Ok(());
             };
             if !self.publish(request).await {
                 return Err(shutting_down());
             }
+            drop(room);
         }
     }
 
-    /// The next request, once its confirm has room.
-    async fn next(&mut self) -> Result<Option<Numbered>, Status> {
-        let in_the_way = async {
-            match &self.arrival {
-                Some(arrival) => arrival.in_the_way().await,
-                None => pending().await,
-            }
-        };
+    /// The next request, once its confirm has room, and what becomes of it.
+    async fn next(&mut self) -> Result<Option<(Numbered, Option<OwnedSemaphorePermit>)>, Status> {
         tokio::select! {
             biased;
             () = self.window.room() => {}
-            status = in_the_way => return Err(status),
+            status = in_the_way(self.arrival.as_ref()) => return Err(status),
         }
-        self.requests.next().await
+        let Some(encoded) = self.requests.next().await? else {
+            return Ok(None);
+        };
+        let looked = LookedNumbered::over(encoded);
+        let room = match &self.arrival {
+            Some(arrival) => arrival.room(looked.bytes()).await,
+            None => None,
+        };
+        Ok(Some((looked.read()?, room)))
     }
 
     /// Hands a request to the engine; `false` when there is none any more.

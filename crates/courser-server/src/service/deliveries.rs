@@ -12,6 +12,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use bytes::Bytes;
 use courser_core::{
     id::LeaseId,
     lease::{DeadLetterReason, Nack, Settlement, Verdict},
@@ -31,11 +32,12 @@ use tonic::Status;
 
 use crate::{
     answers::Answer,
+    arrival::{Arrival, in_the_way},
     convert::{InvalidField, InvalidSettlement, open_from_proto, settlements_from_proto},
     leaving::{Kept, Leaving},
     limits,
     status::{ended_to_status, internal, not_opened, queue_error_to_status, shutting_down},
-    wire::{DeliveryFrame, Requests},
+    wire::{DeliveryFrame, Looked, Requests},
 };
 
 /// The answers of one subscription.
@@ -93,9 +95,11 @@ impl DeliveryStream {
         cut: Cut,
         leaving: Leaving,
         answer: Answer,
+        arrival: Option<Arrival>,
     ) -> Result<Self, Status> {
         let first = timeout(limits::OPEN_TIME_MAX, requests.next());
         let first = first.await.map_err(|_| not_opened())??;
+        let first = first.map(read).transpose()?;
         let open = open_from_proto(first_open(first)?).map_err(|error| error.within("open"))?;
         let queue = open.queue.clone();
         let subscription = handle
@@ -108,6 +112,7 @@ impl DeliveryStream {
             settler: subscription.settler(),
             unanswered: Arc::clone(&unanswered),
             answer,
+            arrival,
         };
         let reader = hand_on.read_settles(requests);
         Ok(Self {
@@ -291,6 +296,10 @@ fn bytes_of(deliveries: &[Delivery]) -> u64 {
         .sum()
 }
 
+fn read(encoded: Bytes) -> Result<v1::SubscribeRequest, Status> {
+    Looked::over(encoded)?.read()
+}
+
 /// What a settle takes in the engine, with its results, about.
 fn bytes_of_settle(settlements: &[Settlement], invalid: usize) -> usize {
     let texts = settlements
@@ -321,6 +330,8 @@ struct HandOn {
     unanswered: Arc<Unanswered>,
     /// That of the subscription, as far as it is results.
     answer: Answer,
+    /// That of its requests.
+    arrival: Option<Arrival>,
 }
 
 impl HandOn {
@@ -338,8 +349,8 @@ impl HandOn {
     }
 
     async fn hand_on(&self, requests: &mut Requests, is_answered: &mut bool) -> Result<(), Status> {
-        while let Some(request) = requests.next::<v1::SubscribeRequest>().await? {
-            let settle = match request.kind {
+        while let Some(encoded) = requests.next().await? {
+            let settle = match read(encoded)?.kind {
                 Some(subscribe_request::Kind::Settle(settle)) => settle,
                 Some(subscribe_request::Kind::Drain(_)) => {
                     if !self.settler.drain().await {
@@ -368,7 +379,13 @@ impl HandOn {
                 });
             }
             let without = !*is_answered;
-            if !self.settler.settle_with(settlements, without, along).await {
+            // It waits while many before it are not answered.
+            let is_taken = tokio::select! {
+                biased;
+                is_taken = self.settler.settle_with(settlements, without, along) => is_taken,
+                status = in_the_way(self.arrival.as_ref()) => return Err(status),
+            };
+            if !is_taken {
                 return Err(shutting_down());
             }
         }

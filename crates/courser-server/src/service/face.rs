@@ -1,5 +1,5 @@
 //! The services as they are mounted. Requests of Broker are read, and its answers written, by `wire`: the generated service has
-//! a codec that does neither. So are those of WatchStats, for tonic's encoder keeps memory from one answer to the next.
+//! a codec that does neither. So are the answers of WatchStats, for tonic's encoder keeps memory from one to the next.
 
 use std::{
     convert::Infallible,
@@ -8,20 +8,22 @@ use std::{
     task::{Context, Poll},
 };
 
-use courser_engine::Failure;
+use axum::body::Body as WholeBody;
+use courser_engine::{Failure, tasks};
+use courser_frames::in_frame;
 use courser_proto::v1::{
     self,
     admin_server::{self, Admin as _, AdminServer},
     broker_server,
 };
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_stream::Stream;
 use tonic::{
-    Request, Response, Status,
+    Request, Status,
     body::Body,
-    codec::{Codec, Decoder},
     codegen::{BoxFuture, Service, http},
     metadata::{MetadataMap, MetadataValue},
-    server::{Grpc, NamedService, UnaryService},
+    server::NamedService,
 };
 
 use super::{AdminService, BrokerService, words::StreamInOurWords};
@@ -31,8 +33,8 @@ use crate::{
     connection::Way,
     leaving::Leaving,
     limits,
-    status::more_than_one,
-    wire::{AnswerBody, Requests, WireCodec, WireDecoder, WireMessage},
+    status::internal,
+    wire::{AnswerBody, Looked, Requests, WireMessage, WireRequest, read_plain},
 };
 
 /// In which encoding the messages of a call come, and which may come.
@@ -68,16 +70,6 @@ impl BrokerFace {
         }
     }
 
-    fn grpc<Answer, Reader>(&self) -> Grpc<WireCodec<Answer, Reader>>
-    where
-        WireCodec<Answer, Reader>: Codec,
-    {
-        Grpc::new(WireCodec::default()).apply_max_message_size_config(
-            Some(self.request_bytes_max),
-            Some(limits::ANSWER_BYTES_MAX),
-        )
-    }
-
     /// The same, counted.
     fn counted(&self, way: Way, answered: Answered) -> Answered {
         let answers = self.answers.clone();
@@ -87,22 +79,39 @@ impl BrokerFace {
         })
     }
 
-    /// Answers a call of a method with one request and one answer.
+    /// Answers a call of a method with one request and one answer. When it has an arrival, the method waits for room for what becomes
+    /// of the request.
     fn unary<Wanted, Answer, Called>(
         &self,
         request: http::Request<Body>,
-        method: impl Fn(Arc<BrokerService>, Wanted) -> Called + Send + Sync + 'static,
+        arrival: Option<Arrival>,
+        method: impl FnOnce(Arc<BrokerService>, Wanted) -> Called + Send + 'static,
     ) -> Answered
     where
-        Wanted: Send + 'static,
-        WireDecoder<Wanted>: Decoder<Item = Wanted, Error = Status> + Default,
-        Answer: WireMessage + Send + Sync + 'static,
+        Wanted: WireRequest,
+        Answer: WireMessage + Send + Unpin + 'static,
         Called: Future<Output = Result<Answer, Status>> + Send + 'static,
     {
-        let broker = Arc::clone(&self.broker);
-        let method = Unary(move |wanted| method(Arc::clone(&broker), wanted));
-        let mut grpc = self.grpc::<Answer, WireDecoder<Wanted>>();
-        Box::pin(async move { Ok(grpc.unary(method, request).await) })
+        let (broker, max) = (Arc::clone(&self.broker), self.request_bytes_max);
+        Box::pin(async move {
+            let answered = async {
+                check_encoding(request.headers())?;
+                let requests = Requests::new(request.into_body(), max);
+                let looked = Looked::<Wanted>::over(requests.only().await?)?;
+                let room = match arrival {
+                    Some(arrival) => arrival.room(looked.bytes()).await,
+                    None => None,
+                };
+                // It is read where it is carried out, at once: what prost makes of it is much more than what the engine gets.
+                let answering = async move { method(broker, looked.read()?).await };
+                keep(room, answering).await
+            };
+            let answer = answered.await.map(|answer| {
+                let answer = tokio_stream::once(Ok(answer));
+                Body::new(AnswerBody::new(answer, Leaving::default()))
+            });
+            Ok(in_http(answer))
+        })
     }
 }
 
@@ -122,10 +131,11 @@ impl Service<http::Request<Body>> for BrokerFace {
     fn call(&mut self, request: http::Request<Body>) -> Answered {
         match request.uri().path() {
             "/courser.v1.Broker/Publish" => {
-                let way = Way::of(request.extensions());
-                let answered =
-                    self.unary(request, async |broker, wanted| broker.publish(wanted).await);
-                self.counted(way, answered)
+                let (way, arrival) = way_and_arrival(&request);
+                let publish = |broker: Arc<BrokerService>, wanted| async move {
+                    broker.publish(wanted).await
+                };
+                self.counted(way, self.unary(request, arrival, publish))
             }
             "/courser.v1.Broker/PublishStream" => {
                 let streams = self.streams();
@@ -139,16 +149,17 @@ impl Service<http::Request<Body>> for BrokerFace {
                 let cut = Way::of(request.extensions()).cut();
                 let leaving = Leaving::default();
                 let kept = leaving.clone();
-                leaving.attach(self.unary(request, move |broker, wanted| {
+                // It is small once it is read, and may be answered late.
+                leaving.attach(self.unary(request, None, move |broker, wanted| {
                     let (cut, kept) = (cut.clone(), kept.clone());
                     async move { broker.pull(wanted, cut, kept).await }
                 }))
             }
             "/courser.v1.Broker/Settle" => {
-                let way = Way::of(request.extensions());
-                let answered =
-                    self.unary(request, async |broker, wanted| broker.settle(wanted).await);
-                self.counted(way, answered)
+                let (way, arrival) = way_and_arrival(&request);
+                let settle =
+                    |broker: Arc<BrokerService>, wanted| async move { broker.settle(wanted).await };
+                self.counted(way, self.unary(request, arrival, settle))
             }
             _ => {
                 let unknown = Status::unimplemented("there is no such method");
@@ -158,21 +169,26 @@ impl Service<http::Request<Body>> for BrokerFace {
     }
 }
 
-struct Unary<Method>(Method);
+/// Awaits what was given room. The engine has it also when the client is gone or gives no more time: until it is answered it takes
+/// the room, whether or not anybody waits for that.
+async fn keep<Answer: Send + 'static>(
+    room: Option<OwnedSemaphorePermit>,
+    answering: impl Future<Output = Result<Answer, Status>> + Send + 'static,
+) -> Result<Answer, Status> {
+    let Some(room) = room else {
+        return answering.await;
+    };
+    let kept = tasks::spawn("call", async move {
+        let answer = answering.await;
+        drop(room);
+        answer
+    });
+    kept.await.unwrap_or_else(|_| Err(internal()))
+}
 
-impl<Wanted, Answer, Called, Method> UnaryService<Wanted> for Unary<Method>
-where
-    Method: FnMut(Wanted) -> Called,
-    Called: Future<Output = Result<Answer, Status>> + Send + 'static,
-    Answer: 'static,
-{
-    type Response = Answer;
-    type Future = BoxFuture<Response<Answer>, Status>;
-
-    fn call(&mut self, request: Request<Wanted>) -> Self::Future {
-        let called = (self.0)(request.into_inner());
-        Box::pin(async move { called.await.map(Response::new) })
-    }
+fn way_and_arrival(request: &http::Request<Body>) -> (Way, Option<Arrival>) {
+    let extensions = request.extensions();
+    (Way::of(extensions), extensions.get().cloned())
 }
 
 /// What the two streams need.
@@ -195,12 +211,13 @@ impl Streams {
 
     async fn subscribe(&self, request: http::Request<Body>) -> Result<Body, Status> {
         let way = Way::of(request.extensions());
+        let arrival = request.extensions().get::<Arrival>().cloned();
         let (cut, answer) = (way.cut(), self.answers.begin(way));
         let requests = self.requests(request)?;
         let leaving = Leaving::default();
         let subscribing = self
             .broker
-            .subscribe(requests, cut, leaving.clone(), answer);
+            .subscribe(requests, cut, leaving.clone(), answer, arrival);
         Ok(self.answer(subscribing.await?, leaving))
     }
 
@@ -224,7 +241,7 @@ impl Streams {
     }
 }
 
-/// The Admin service.
+/// The Admin service: the generated one, but for WatchStats.
 #[derive(Clone, Debug)]
 pub(crate) struct AdminFace {
     admin: Arc<AdminService>,
@@ -244,17 +261,45 @@ impl AdminFace {
         }
     }
 
-    async fn watch(self, request: http::Request<Body>) -> Result<Body, Status> {
+    /// The generated service begins with a request before its body has ended, and with as many as come: it is given those that have ended,
+    /// when there is room for what becomes of them.
+    async fn answer(
+        mut self,
+        request: http::Request<Body>,
+    ) -> Result<http::Response<Body>, Status> {
         let (parts, body) = request.into_parts();
         check_encoding(&parts.headers)?;
-        let mut requests = Requests::new(body, limits::ADMIN_REQUEST_BYTES_MAX);
-        let wanted = requests.next::<v1::WatchStatsRequest>().await?;
-        let wanted = wanted.ok_or_else(|| Status::internal("it has no message"))?;
-        if requests.next::<v1::WatchStatsRequest>().await?.is_some() {
-            return Err(more_than_one());
+        let requests = Requests::new(body, limits::ADMIN_REQUEST_BYTES_MAX);
+        let encoded = requests.only().await?;
+        let room = match parts.extensions.get::<Arrival>() {
+            Some(arrival) => arrival.room(encoded.len() * limits::ADMIN_GROWTH).await,
+            None => None,
+        };
+        match parts.uri.path() {
+            "/courser.v1.Admin/WatchStats" => {
+                let watching = self.watch(read_plain(encoded)?, parts.extensions);
+                Ok(in_http(watching.await))
+            }
+            path => {
+                let changes = path.ends_with("/CreateQueue") || path.ends_with("/UpdateQueue");
+                let body = Body::new(WholeBody::from(in_frame(&encoded)));
+                let answering = self.generated.call(http::Request::from_parts(parts, body));
+                let answering = async move { answering.await.map_err(|never| match never {}) };
+                if changes {
+                    keep(room, answering).await
+                } else {
+                    answering.await
+                }
+            }
         }
-        drop(requests);
-        let wanted = Request::from_parts(MetadataMap::new(), parts.extensions, wanted);
+    }
+
+    async fn watch(
+        self,
+        wanted: v1::WatchStatsRequest,
+        extensions: http::Extensions,
+    ) -> Result<Body, Status> {
+        let wanted = Request::from_parts(MetadataMap::new(), extensions, wanted);
         let watched = self.admin.watch_stats(wanted).await?;
         let stream = StreamInOurWords {
             inner: watched.into_inner(),
@@ -279,11 +324,8 @@ impl Service<http::Request<Body>> for AdminFace {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Answered {
-        if request.uri().path() == "/courser.v1.Admin/WatchStats" {
-            let face = self.clone();
-            return Box::pin(async move { Ok(in_http(face.watch(request).await)) });
-        }
-        self.generated.call(request)
+        let face = self.clone();
+        Box::pin(async move { Ok(face.answer(request).await.unwrap_or_else(Status::into_http)) })
     }
 }
 

@@ -3,31 +3,34 @@
 
 use std::marker::PhantomData;
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use courser_core::limits::{HEADERS_MAX, PUBLISH_MESSAGES_MAX, SETTLE_LEASES_MAX};
 use courser_proto::v1;
-use prost::{
-    Message as _,
-    encoding::{WireType, decode_key, decode_varint},
-};
-use tonic::{
-    Status,
-    codec::{BufferSettings, DecodeBuf, Decoder},
-};
+use prost::encoding::{WireType, decode_key, decode_varint};
+use tonic::Status;
 
-use super::{
-    publishing::{self, Publishing},
-    requests::StreamRequest,
-};
+use super::publishing::{self, Publishing};
 use crate::convert::{InvalidField, count_at_most};
 
 /// A message shorter than this cannot have too many headers: each takes five bytes or more.
 const MANY_HEADERS_BYTES: usize = HEADERS_MAX * 5;
 
+/// Bytes that a message takes once it is read, beside its own, with its result: about, and at least.
+const MESSAGE_BYTES: usize = 300;
+/// The same of a lease that is settled.
+const LEASE_BYTES: usize = 250;
+
+/// A header takes this many bytes at least, and so much once it is read.
+const HEADER_BYTES_MIN: usize = 5;
+const HEADER_BYTES: usize = 80;
+
 /// A request that can be looked over.
 pub(crate) trait WireRequest: prost::Message + Default + 'static {
-    /// Counts what there may be too many of in the encoded request; answers how many messages it brings.
+    /// Counts what there may be too many of in the encoded request; answers how many messages it brings, or leases it settles.
     fn check(encoded: &[u8]) -> Result<usize, InvalidField>;
+
+    /// About how many bytes become of one with so many bytes and so many of what is counted, until it is answered.
+    fn becoming(encoded: usize, count: usize) -> usize;
 
     /// An empty one, with room for so many messages: that many are not moved each time when there are more.
     fn with_room(_messages: usize) -> Self {
@@ -60,6 +63,10 @@ pub(super) fn let_go_of_buffer<M>(
 }
 
 impl WireRequest for v1::PublishRequest {
+    fn becoming(encoded: usize, messages: usize) -> usize {
+        becoming(encoded, messages)
+    }
+
     fn check(encoded: &[u8]) -> Result<usize, InvalidField> {
         check_messages(encoded, 1)
     }
@@ -77,67 +84,75 @@ impl WireRequest for v1::PublishRequest {
 }
 
 impl WireRequest for v1::SubscribeRequest {
+    fn becoming(encoded: usize, leases: usize) -> usize {
+        encoded + leases * LEASE_BYTES
+    }
+
     fn check(encoded: &[u8]) -> Result<usize, InvalidField> {
         check_settles(encoded, 2)
     }
 }
 
 impl WireRequest for v1::SettleRequest {
+    fn becoming(encoded: usize, leases: usize) -> usize {
+        encoded + leases * LEASE_BYTES
+    }
+
     fn check(encoded: &[u8]) -> Result<usize, InvalidField> {
         check_settles(encoded, 1)
     }
 }
 
 impl WireRequest for v1::PullRequest {
+    fn becoming(encoded: usize, _count: usize) -> usize {
+        encoded
+    }
+
     fn check(_encoded: &[u8]) -> Result<usize, InvalidField> {
         Ok(0)
     }
 }
 
-/// Decodes the requests of calls that are no streams.
+/// A request that passed the look and is not decoded.
 #[derive(Debug)]
-pub(crate) struct WireDecoder<Request>(PhantomData<Request>);
+pub(crate) struct Looked<Request> {
+    encoded: Bytes,
+    count: usize,
+    request: PhantomData<Request>,
+}
 
-impl<Request> Default for WireDecoder<Request> {
-    fn default() -> Self {
-        Self(PhantomData)
+impl<Request: WireRequest> Looked<Request> {
+    /// # Errors
+    /// What there is too much of.
+    pub(crate) fn over(encoded: Bytes) -> Result<Self, InvalidField> {
+        Ok(Self {
+            count: Request::check(&encoded)?,
+            encoded,
+            request: PhantomData,
+        })
+    }
+
+    /// What becomes of it, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        Request::becoming(self.encoded.len(), self.count)
+    }
+
+    /// # Errors
+    /// It is broken.
+    pub(crate) fn read(self) -> Result<Request, Status> {
+        let bytes = self.encoded.len();
+        let mut request = Request::with_room(self.count);
+        request.merge(self.encoded).map_err(broken)?;
+        let_go_of_buffer(request.messages(), |message| &mut message.payload, bytes);
+        Ok(request)
     }
 }
 
-impl<Request: WireRequest> Decoder for WireDecoder<Request> {
-    type Item = Request;
-    type Error = Status;
-
-    /// A request lies in a buffer of its size.
-    fn buffer_settings(&self) -> BufferSettings {
-        BufferSettings::new(0, 0)
-    }
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Request>, Status> {
-        decode(buffer.copy_to_bytes(buffer.remaining())).map(Some)
-    }
-}
-
-impl StreamRequest for v1::SubscribeRequest {
-    fn read(encoded: Bytes) -> Result<Self, Status> {
-        decode(encoded)
-    }
-}
-
-impl StreamRequest for v1::WatchStatsRequest {
-    fn read(encoded: Bytes) -> Result<Self, Status> {
-        Self::decode(encoded).map_err(broken)
-    }
-}
-
-/// Decodes a request that passes the look.
-fn decode<Request: WireRequest>(encoded: Bytes) -> Result<Request, Status> {
-    let messages = Request::check(&encoded)?;
-    let bytes = encoded.len();
-    let mut request = Request::with_room(messages);
-    request.merge(encoded).map_err(broken)?;
-    let_go_of_buffer(request.messages(), |message| &mut message.payload, bytes);
-    Ok(request)
+/// Reads a request of which nothing is counted.
+pub(crate) fn read_plain<Request: prost::Message + Default>(
+    encoded: Bytes,
+) -> Result<Request, Status> {
+    Request::decode(encoded).map_err(broken)
 }
 
 /// As tonic's own decoder says it.
@@ -153,17 +168,41 @@ pub(crate) struct Numbered {
     pub(crate) request: Result<Publishing, InvalidField>,
 }
 
-/// Of one that does not pass the look, only its number is read.
-impl StreamRequest for Numbered {
-    fn read(encoded: Bytes) -> Result<Self, Status> {
-        Ok(match check_messages(&encoded, 2) {
+/// One that was looked over and is not read.
+#[derive(Debug)]
+pub(crate) struct LookedNumbered {
+    encoded: Bytes,
+    messages: Result<usize, InvalidField>,
+}
+
+impl LookedNumbered {
+    pub(crate) fn over(encoded: Bytes) -> Self {
+        Self {
+            messages: check_messages(&encoded, 2),
+            encoded,
+        }
+    }
+
+    /// What becomes of it, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        let messages = self.messages.as_ref().map_or(0, |messages| *messages);
+        becoming(self.encoded.len(), messages)
+    }
+
+    /// Of one that did not pass the look, only its number is read.
+    ///
+    /// # Errors
+    /// It is broken.
+    pub(crate) fn read(self) -> Result<Numbered, Status> {
+        Ok(match self.messages {
             Ok(messages) => {
-                let (number, request) = publishing::decode(&encoded, messages).map_err(broken)?;
+                let read = publishing::decode(&self.encoded, messages);
+                let (number, request) = read.map_err(broken)?;
                 let request = Ok(request);
-                Self { number, request }
+                Numbered { number, request }
             }
-            Err(error) => Self {
-                number: number_of(&encoded),
+            Err(error) => Numbered {
+                number: number_of(&self.encoded),
                 request: Err(error),
             },
         })
@@ -177,6 +216,13 @@ fn number_of(encoded: &[u8]) -> u64 {
         _ => None,
     });
     numbers.last().unwrap_or_default()
+}
+
+/// What becomes of a publish of so many bytes. Headers are not counted, for that takes a look at each message: there are no more than
+/// its bytes allow.
+fn becoming(encoded: usize, messages: usize) -> usize {
+    let headers = (encoded / HEADER_BYTES_MIN).min(messages * HEADERS_MAX);
+    encoded + messages * MESSAGE_BYTES + headers * HEADER_BYTES
 }
 
 /// Checks how many messages are in `field`, and how many headers each of them has; answers the first.
@@ -194,7 +240,7 @@ fn check_messages(encoded: &[u8], field: u32) -> Result<usize, InvalidField> {
     Ok(count)
 }
 
-/// Checks how many leases are named in the `Settle` of `field`. When it stands there more than once,
+/// Checks how many leases are named in the `Settle` of `field`, and answers that. When it stands there more than once,
 /// prost makes one of all.
 fn check_settles(encoded: &[u8], field: u32) -> Result<usize, InvalidField> {
     let fields = nested(encoded, field).flat_map(Fields);
@@ -204,8 +250,9 @@ fn check_settles(encoded: &[u8], field: u32) -> Result<usize, InvalidField> {
         (1..=5, _) => 1,
         _ => 0,
     });
-    count_at_most("settle", leases.sum(), SETTLE_LEASES_MAX, "lease ids")?;
-    Ok(0)
+    let leases = leases.sum();
+    count_at_most("settle", leases, SETTLE_LEASES_MAX, "lease ids")?;
+    Ok(leases)
 }
 
 /// Whether there may be groups in an encoded message.

@@ -1,5 +1,6 @@
-//! The requests of a stream, put together from the frames that they come in. No memory is kept from one to the next: it
-//! would be as much as the largest of each stream had, for each of thousands that say nothing any more.
+//! The requests of a call, put together from the frames that they come in. No memory is kept from one to the next: it would be as
+//! much as the largest of each stream had, for each of thousands that say nothing any more. Nothing is decoded here, for much more may
+//! become of a request than it has bytes.
 
 use std::{
     future::poll_fn,
@@ -12,14 +13,9 @@ use courser_frames::{FrameError, Gathered};
 use http_body::{Body as _, Frame};
 use tonic::{Code, Status, body::Body};
 
-/// A request that is read from its bytes, all of which it may keep.
-pub(crate) trait StreamRequest: Sized {
-    /// # Errors
-    /// What ends the stream.
-    fn read(encoded: Bytes) -> Result<Self, Status>;
-}
+use crate::status::{more_than_one, no_message};
 
-/// What comes over a stream.
+/// What comes over one.
 #[derive(Debug)]
 pub(crate) struct Requests {
     body: Body,
@@ -35,22 +31,34 @@ impl Requests {
         }
     }
 
-    /// The next one; `None` when the client has ended the stream or is gone. Nothing is lost when this is not awaited to its end.
+    /// The next one; `None` when the client has ended the call or is gone. Nothing is lost when this is not awaited to its end.
     ///
     /// # Errors
-    /// What ends the stream: of what came, or of the request.
-    pub(crate) async fn next<Request: StreamRequest>(&mut self) -> Result<Option<Request>, Status> {
+    /// What is wrong with what came.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Status> {
         poll_fn(|context| self.poll_next(context)).await
     }
 
-    pub(crate) fn poll_next<Request: StreamRequest>(
+    /// The only one, once the client has said that it is.
+    ///
+    /// # Errors
+    /// There is none, or another, or what is wrong with what came.
+    pub(crate) async fn only(mut self) -> Result<Bytes, Status> {
+        let only = self.next().await?.ok_or_else(no_message)?;
+        match self.next().await? {
+            None => Ok(only),
+            Some(_) => Err(more_than_one()),
+        }
+    }
+
+    pub(crate) fn poll_next(
         &mut self,
         context: &mut Context<'_>,
-    ) -> Poll<Result<Option<Request>, Status>> {
+    ) -> Poll<Result<Option<Bytes>, Status>> {
         loop {
             if let Some(encoded) = self.gathered.take().map_err(cannot_be_read)? {
                 self.gathered.let_go();
-                return Poll::Ready(Request::read(encoded).map(Some));
+                return Poll::Ready(Ok(Some(encoded)));
             }
             let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(context)) else {
                 return Poll::Ready(self.end());
@@ -66,13 +74,13 @@ impl Requests {
         }
     }
 
-    fn end<Request>(&self) -> Result<Option<Request>, Status> {
+    fn end(&self) -> Result<Option<Bytes>, Status> {
         let ended = self.gathered.end();
         ended.map(|()| None).map_err(cannot_be_read)
     }
 }
 
-/// As tonic has it for calls that are no streams: `in_our_words` makes the same of both.
+/// As tonic has it for the calls that it reads: `in_our_words` makes the same of both.
 fn cannot_be_read(error: FrameError) -> Status {
     match error {
         FrameError::TooLarge(_) => Status::out_of_range(error.to_string()),
@@ -87,15 +95,6 @@ mod tests {
     use tonic::codegen::http::HeaderMap;
 
     use super::*;
-
-    impl StreamRequest for Bytes {
-        fn read(encoded: Bytes) -> Result<Self, Status> {
-            if encoded == b"bad"[..] {
-                return Err(Status::invalid_argument("bad"));
-            }
-            Ok(encoded)
-        }
-    }
 
     /// A body that has come as a whole.
     struct Come(VecDeque<Result<Frame<Bytes>, Status>>);
@@ -149,17 +148,25 @@ mod tests {
         assert_eq!(code(ends_within).await, Code::Internal);
         assert_eq!(code(vec![data(b"\x01\0\0\0\0")]).await, Code::Internal);
         assert_eq!(code(vec![data(b"\0\0\0\0\x0b")]).await, Code::OutOfRange);
-        let bad = vec![data(b"\0\0\0\0\x03bad")];
-        assert_eq!(code(bad).await, Code::InvalidArgument);
         let slow = vec![Err(Status::deadline_exceeded("slow"))];
         assert_eq!(code(slow).await, Code::DeadlineExceeded);
+    }
+
+    #[tokio::test]
+    async fn the_only_request_is_the_only_one() {
+        let only = async |come| requests(come).only().await;
+        assert_eq!(only(vec![data(b"\0\0\0\0\x03one")]).await.unwrap(), "one");
+        let none = only(vec![]).await.unwrap_err();
+        assert_eq!(none.code(), Code::Internal);
+        let two = vec![data(b"\0\0\0\0\x03one\0\0\0\0\0")];
+        assert_eq!(only(two).await.unwrap_err().code(), Code::InvalidArgument);
     }
 
     #[tokio::test]
     async fn no_memory_of_a_large_request_is_kept() {
         let mut requests =
             Requests::new(Body::new(Come([data(b"\0\0\0\0\x08abcdefgh")].into())), 10);
-        let request: Bytes = requests.next().await.unwrap().unwrap();
+        let request = requests.next().await.unwrap().unwrap();
         assert!(request.is_unique(), "the stream has no part of it");
     }
 }
