@@ -50,8 +50,9 @@ pub(crate) struct Arrivals {
     publishes: Arc<Whole>,
     settles: Arc<Whole>,
     admin: Arc<Whole>,
-    /// What has come of streams and was not read.
+    /// What has come of streams and was not read: of publishes, and of consumers.
     unread: Arc<Whole>,
+    unread_settles: Arc<Whole>,
 }
 
 /// Until when a request that is whole counts.
@@ -107,6 +108,7 @@ impl Arrivals {
             settles: Arc::default(),
             admin: Arc::default(),
             unread: Arc::default(),
+            unread_settles: Arc::default(),
         }
     }
 
@@ -119,15 +121,21 @@ impl Arrivals {
     /// Bytes of those that are whole and not carried out, and KiB of what becomes of them.
     #[cfg(any(test, feature = "fuzz"))]
     pub(crate) fn waiting(&self) -> usize {
-        [&self.publishes, &self.settles, &self.admin, &self.unread]
-            .map(|whole| whole.bytes())
-            .iter()
-            .sum()
+        [
+            &self.publishes,
+            &self.settles,
+            &self.admin,
+            &self.unread,
+            &self.unread_settles,
+        ]
+        .map(|whole| whole.bytes())
+        .iter()
+        .sum()
     }
 
     /// Whether others have no room, or soon have none.
-    fn are_many(&self) -> bool {
-        self.bytes.load(Ordering::Relaxed) > self.bytes_max / 2 || self.unread.is_full()
+    fn are_many(&self, unread: &Whole) -> bool {
+        self.bytes.load(Ordering::Relaxed) > self.bytes_max / 2 || unread.is_full()
     }
 
     /// Bounds what has come of the requests of `service`.
@@ -204,7 +212,7 @@ impl Arrival {
         loop {
             sleep(limits::ARRIVAL_TIME_MAX).await;
             let is_something_here = self.place.has_begun() || self.unread.is_taken();
-            if is_something_here && self.arrivals.are_many() {
+            if is_something_here && self.arrivals.are_many(self.unread.whole()) {
                 return unread_in_the_way();
             }
         }
@@ -251,7 +259,11 @@ impl<B> Arriving<B> {
             _ => &arrivals.publishes,
         };
         let place = Place::new(whole, coming);
-        let unread = Place::new(&arrivals.unread, coming);
+        let unread = match calls {
+            Calls::Subscribe => &arrivals.unread_settles,
+            _ => &arrivals.unread,
+        };
+        let unread = Place::new(unread, coming);
         let held = Held {
             coming: Arc::clone(coming),
             arrivals,

@@ -236,7 +236,7 @@ async fn what_came_over_streams_and_lies_unread_is_bounded() {
     frames.send([request(3), request(4)].concat());
     assert_eq!(piece(&mut body).await.unwrap(), PREFIX_BYTES);
     assert_eq!(arrivals.waiting(), 17);
-    let others = Place::new(&arrivals.unread, &Arc::default());
+    let others = Place::new(&arrivals.unread_settles, &Arc::default());
     others.take(limits::WAITING_BYTES_MAX);
     for expected in [3, 5, 4] {
         assert_eq!(piece(&mut body).await.unwrap(), expected);
