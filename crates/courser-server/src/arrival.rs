@@ -49,10 +49,12 @@ pub(crate) struct Arrivals {
     /// Those that are. No kind waits for another, of which each may wait for something else.
     publishes: Arc<Whole>,
     settles: Arc<Whole>,
-    admin: Arc<Whole>,
-    /// What has come of streams and was not read: of publishes, and of consumers.
+    changes: Arc<Whole>,
+    looks: Arc<Whole>,
+    /// What has come of streams and was not read: of publishes, of consumers, and of others.
     unread: Arc<Whole>,
     unread_settles: Arc<Whole>,
+    unread_others: Arc<Whole>,
 }
 
 /// Until when a request that is whole counts.
@@ -61,7 +63,8 @@ pub(crate) enum Calls {
     /// Until it is answered, among its kind. It is the only one of its body.
     Publish,
     Settle,
-    Admin,
+    Change,
+    Look,
     /// Until its stream says that the engine has it, among publishes.
     PublishStream,
     /// Not at all: what becomes of it is counted among the answers.
@@ -72,6 +75,30 @@ pub(crate) enum Calls {
     Others,
 }
 
+/// What a call of the Admin service does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AdminCall {
+    /// Something in the engine, which has it also when nobody waits for the answer.
+    Change,
+    /// Shows something: what is read of it is small, and it may wait for those who take no answers.
+    Look,
+    /// Shows something again and again.
+    Watch,
+}
+
+impl AdminCall {
+    /// That of the method at `path`; `None` when it is none of the service.
+    pub(crate) fn of(path: &str) -> Option<Self> {
+        Some(match path.strip_prefix("/courser.v1.Admin/")? {
+            "CreateQueue" | "UpdateQueue" | "DeleteQueue" | "PurgeQueue" | "PauseQueue"
+            | "ResumeQueue" | "RedriveEntries" => Self::Change,
+            "GetQueue" | "ListQueues" | "PeekEntries" | "GetServerInfo" => Self::Look,
+            "WatchStats" => Self::Watch,
+            _ => return None,
+        })
+    }
+}
+
 impl Calls {
     fn of(path: &str) -> Self {
         match path {
@@ -80,8 +107,11 @@ impl Calls {
             "/courser.v1.Broker/Subscribe" => Self::Subscribe,
             "/courser.v1.Broker/Settle" => Self::Settle,
             "/courser.v1.Broker/Pull" => Self::Pull,
-            path if path.starts_with("/courser.v1.Admin/") => Self::Admin,
-            _ => Self::Others,
+            path => match AdminCall::of(path) {
+                Some(AdminCall::Change) => Self::Change,
+                Some(AdminCall::Look | AdminCall::Watch) => Self::Look,
+                None => Self::Others,
+            },
         }
     }
 
@@ -89,7 +119,7 @@ impl Calls {
     fn is_single(self) -> bool {
         matches!(
             self,
-            Self::Publish | Self::Settle | Self::Admin | Self::Pull
+            Self::Publish | Self::Settle | Self::Change | Self::Look | Self::Pull
         )
     }
 
@@ -106,9 +136,11 @@ impl Arrivals {
             bytes_max,
             publishes: Arc::default(),
             settles: Arc::default(),
-            admin: Arc::default(),
+            changes: Arc::default(),
+            looks: Arc::default(),
             unread: Arc::default(),
             unread_settles: Arc::default(),
+            unread_others: Arc::default(),
         }
     }
 
@@ -124,9 +156,11 @@ impl Arrivals {
         [
             &self.publishes,
             &self.settles,
-            &self.admin,
+            &self.changes,
+            &self.looks,
             &self.unread,
             &self.unread_settles,
+            &self.unread_others,
         ]
         .map(|whole| whole.bytes())
         .iter()
@@ -134,8 +168,8 @@ impl Arrivals {
     }
 
     /// Whether others have no room, or soon have none.
-    fn are_many(&self, unread: &Whole) -> bool {
-        self.bytes.load(Ordering::Relaxed) > self.bytes_max / 2 || unread.is_full()
+    fn are_many(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) > self.bytes_max / 2
     }
 
     /// Bounds what has come of the requests of `service`.
@@ -209,12 +243,13 @@ impl Arrival {
 
     /// Comes back when something of a stream has lain here for long, while nothing was read, and others soon have no room.
     async fn in_the_way(&self) -> Status {
+        sleep(limits::ARRIVAL_TIME_MAX).await;
         loop {
-            sleep(limits::ARRIVAL_TIME_MAX).await;
             let is_something_here = self.place.has_begun() || self.unread.is_taken();
-            if is_something_here && self.arrivals.are_many(self.unread.whole()) {
+            if is_something_here && (self.arrivals.are_many() || self.unread.is_full()) {
                 return unread_in_the_way();
             }
+            sleep(limits::ARRIVAL_TIME_MAX / 30).await;
         }
     }
 }
@@ -255,15 +290,17 @@ impl<B> Arriving<B> {
         let coming = way.coming();
         let whole = match calls {
             Calls::Settle | Calls::Subscribe => &arrivals.settles,
-            Calls::Admin => &arrivals.admin,
+            Calls::Change => &arrivals.changes,
+            Calls::Look => &arrivals.looks,
             _ => &arrivals.publishes,
         };
         let place = Place::new(whole, coming);
         let unread = match calls {
             Calls::Subscribe => &arrivals.unread_settles,
+            Calls::Others => &arrivals.unread_others,
             _ => &arrivals.unread,
         };
-        let unread = Place::new(unread, coming);
+        let unread = Place::new(unread, way.unread());
         let held = Held {
             coming: Arc::clone(coming),
             arrivals,
@@ -297,7 +334,7 @@ impl<B> Arriving<B> {
         if self.partial.add(data) {
             self.deadline = None;
         }
-        if matches!(self.calls, Calls::PublishStream | Calls::Subscribe) {
+        if !self.calls.is_single() {
             self.place.note_begun(self.partial.come);
             self.unread.take(data.len());
         }
@@ -347,26 +384,44 @@ impl<B> Arriving<B> {
         Ok(Frame::data(piece))
     }
 
-    /// Ready while there is room for more requests, or little comes over the connection: whoever sends little does not wait for who sends
-    /// much. What the engine has may be ahead of that: it comes to its end.
-    fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if self.held.coming.load(Ordering::Relaxed) <= limits::COMING_BYTES_FREE {
-            return Poll::Ready(());
-        }
-        let mut polled = Poll::Ready(());
+    /// Ready while more may be read. What the engine has may be ahead of that: it comes to its end.
+    fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Status>> {
         if self.calls.counts() && self.whole == 0 && !self.place.is_taken() {
-            let whole = self.place.whole();
-            polled = whole.poll_room(&mut self.room, context);
+            let polled = self
+                .place
+                .poll_room(&self.held.coming, &mut self.room, context);
+            if polled.is_pending() {
+                // That time is ours.
+                self.deadline = None;
+                return Poll::Pending;
+            }
         }
-        if polled.is_ready() && matches!(self.calls, Calls::PublishStream | Calls::Subscribe) {
-            let unread = self.unread.whole();
-            polled = unread.poll_room(&mut self.room_unread, context);
+        if self.calls.is_single() {
+            return Poll::Ready(Ok(()));
         }
-        if polled.is_pending() {
-            // That time is ours.
-            self.deadline = None;
+        let unread = &self.unread;
+        let polled = unread.poll_room(unread.of_connection(), &mut self.room_unread, context);
+        if polled.is_ready() || self.partial.come == 0 {
+            return polled.map(Ok);
         }
-        polled
+        // It is up to the other streams of the connection, and the beginning of a request lies here.
+        ready!(self.poll_deadline(context));
+        Poll::Ready(Err(unread_in_the_way()))
+    }
+
+    /// Ready when what we wait for has not come for too long.
+    fn poll_deadline(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let deadline = self
+            .deadline
+            .get_or_insert_with(|| Box::pin(sleep(limits::ARRIVAL_TIME_MAX)));
+        deadline.as_mut().poll(context)
+    }
+}
+
+impl<B> Drop for Arriving<B> {
+    fn drop(&mut self) {
+        // Others may still keep its place.
+        self.unread.leave();
     }
 }
 
@@ -382,7 +437,9 @@ where
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         while self.rest.is_empty() {
-            ready!(self.poll_room(context));
+            if let Err(status) = ready!(self.poll_room(context)) {
+                return Poll::Ready(Some(Err(status)));
+            }
             match Pin::new(&mut self.body).poll_frame(context) {
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => {
@@ -399,10 +456,7 @@ where
                 },
                 // Only what we wait for counts: a request behind another one may lie here for longer.
                 Poll::Pending if self.partial.come > 0 || self.whole > 0 => {
-                    let deadline = self
-                        .deadline
-                        .get_or_insert_with(|| Box::pin(sleep(limits::ARRIVAL_TIME_MAX)));
-                    ready!(deadline.as_mut().poll(context));
+                    ready!(self.poll_deadline(context));
                     return Poll::Ready(Some(Err(arrives_too_slowly())));
                 }
                 Poll::Ready(None) => {

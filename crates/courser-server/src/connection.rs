@@ -243,6 +243,8 @@ pub(crate) struct Way {
     pages: Arc<Semaphore>,
     /// Bytes of requests that came over it and are not carried out.
     coming: Arc<AtomicUsize>,
+    /// Bytes that came over its streams and that nobody has read.
+    unread: Arc<AtomicUsize>,
 }
 
 impl Default for Way {
@@ -251,6 +253,7 @@ impl Default for Way {
             out: Signal::default(),
             pages: Arc::new(Semaphore::new(1)),
             coming: Arc::default(),
+            unread: Arc::default(),
         }
     }
 }
@@ -283,6 +286,11 @@ impl Way {
     /// Counts bytes of requests that came over it and are not carried out.
     pub(crate) fn coming(&self) -> &Arc<AtomicUsize> {
         &self.coming
+    }
+
+    /// Counts bytes that came over its streams and that nobody has read.
+    pub(crate) fn unread(&self) -> &Arc<AtomicUsize> {
+        &self.unread
     }
 
     /// What `making` makes, which is large: behind what other requests of this connection want, and when there is room among all

@@ -48,7 +48,7 @@ impl Whole {
     }
 
     /// Ready while there is room for more. Whoever waits keeps `room` until then.
-    pub(crate) fn poll_room(
+    fn poll_room(
         &self,
         room: &mut Option<Pin<Box<OwnedNotified>>>,
         context: &mut Context<'_>,
@@ -67,7 +67,7 @@ impl Whole {
         Poll::Ready(())
     }
 
-    pub(crate) fn is_full(&self) -> bool {
+    fn is_full(&self) -> bool {
         self.bytes.load(Ordering::SeqCst) > limits::WAITING_BYTES_MAX
     }
 }
@@ -82,18 +82,18 @@ struct Placed {
     /// Bytes of the next one, which is not whole.
     begun: AtomicUsize,
     whole: Arc<Whole>,
-    /// Bytes of all of its connection.
-    coming: Arc<AtomicUsize>,
+    /// Bytes of all such of its connection.
+    of_connection: Arc<AtomicUsize>,
 }
 
 impl Place {
     /// Nothing yet, among all of `whole` and of its connection.
-    pub(crate) fn new(whole: &Arc<Whole>, coming: &Arc<AtomicUsize>) -> Self {
+    pub(crate) fn new(whole: &Arc<Whole>, of_connection: &Arc<AtomicUsize>) -> Self {
         Self(Arc::new(Placed {
             bytes: AtomicUsize::new(0),
             begun: AtomicUsize::new(0),
             whole: Arc::clone(whole),
-            coming: Arc::clone(coming),
+            of_connection: Arc::clone(of_connection),
         }))
     }
 
@@ -101,7 +101,7 @@ impl Place {
     pub(crate) fn take(&self, bytes: usize) {
         self.0.bytes.fetch_add(bytes, Ordering::SeqCst);
         self.0.whole.bytes.fetch_add(bytes, Ordering::SeqCst);
-        self.0.coming.fetch_add(bytes, Ordering::Relaxed);
+        self.0.of_connection.fetch_add(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn is_taken(&self) -> bool {
@@ -129,8 +129,26 @@ impl Place {
             .ok()
     }
 
-    pub(crate) fn whole(&self) -> &Whole {
-        &self.0.whole
+    /// Ready while there is room for more of its kind, or its connection has little: whoever sends little does not wait for who sends
+    /// much. Whoever waits keeps `room` until then.
+    pub(crate) fn poll_room(
+        &self,
+        of_connection: &AtomicUsize,
+        room: &mut Option<Pin<Box<OwnedNotified>>>,
+        context: &mut Context<'_>,
+    ) -> Poll<()> {
+        if of_connection.load(Ordering::Relaxed) <= limits::COMING_BYTES_FREE {
+            return Poll::Ready(());
+        }
+        self.0.whole.poll_room(room, context)
+    }
+
+    pub(crate) fn of_connection(&self) -> &AtomicUsize {
+        &self.0.of_connection
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.0.whole.is_full()
     }
 
     /// It is carried out, or with the engine.
@@ -146,7 +164,7 @@ impl Placed {
             return;
         }
         let (bytes, whole) = (self.bytes.swap(0, Ordering::SeqCst), &self.whole);
-        self.coming.fetch_sub(bytes, Ordering::Relaxed);
+        self.of_connection.fetch_sub(bytes, Ordering::Relaxed);
         let before = whole.bytes.fetch_sub(bytes, Ordering::SeqCst);
         if before > limits::WAITING_BYTES_MAX && !whole.is_full() {
             whole.room.notify_waiters();

@@ -1,6 +1,8 @@
 use std::future::poll_fn;
 
 use http_body::Body as _;
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
 use tokio::{
     sync::mpsc,
     time::{Duration, Instant},
@@ -46,8 +48,9 @@ fn body_of(arrivals: &Arrivals, calls: Calls) -> (Sender, Arriving<Frames>) {
     let (frames, receiver) = mpsc::unbounded_channel();
     // Much comes over its connection already.
     let way = Way::default();
-    way.coming()
-        .fetch_add(limits::COMING_BYTES_FREE + 1, Ordering::Relaxed);
+    for bytes in [way.coming(), way.unread()] {
+        bytes.fetch_add(limits::COMING_BYTES_FREE + 1, Ordering::Relaxed);
+    }
     let body = Arriving::new(Frames(receiver), arrivals.clone(), calls, &way);
     (Sender(frames), body)
 }
@@ -263,7 +266,7 @@ async fn what_came_over_streams_and_lies_unread_is_bounded() {
 async fn a_settle_waits_for_no_publish_and_brings_one_message() {
     let arrivals = Arrivals::new(1_000);
     let _full = fill(&arrivals);
-    for calls in [Calls::Settle, Calls::Admin, Calls::Pull] {
+    for calls in [Calls::Settle, Calls::Change, Calls::Pull] {
         let (frames, mut body) = body_of(&arrivals, calls);
         // One without a byte has come with its prefix.
         frames.send(request(0));
@@ -308,6 +311,36 @@ async fn nothing_more_is_read_while_too_much_waits_for_the_engine() {
     frames.send(request(20));
     assert_eq!(next(&mut body).await.unwrap(), 25);
     assert_eq!(arrivals.waiting(), limits::WAITING_BYTES_MAX + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_beginning_of_a_request_does_not_wait_for_other_streams_for_ever() {
+    let arrivals = Arrivals::new(1_000);
+    let (frames, mut body) = body_of(&arrivals, Calls::PublishStream);
+    frames.send(request(90)[..50].to_vec());
+    assert_eq!(next(&mut body).await.unwrap(), 50);
+    let others = Place::new(&arrivals.unread, &Arc::default());
+    others.take(limits::WAITING_BYTES_MAX + 1);
+    frames.send(request(90)[50..].to_vec());
+    let start = Instant::now();
+    let given_up = next(&mut body).await.unwrap_err();
+    assert_eq!(given_up.code(), Code::ResourceExhausted);
+    assert_eq!(start.elapsed(), limits::ARRIVAL_TIME_MAX);
+}
+
+#[test]
+fn all_methods_of_admin_are_known() {
+    let all = FileDescriptorSet::decode(courser_proto::FILE_DESCRIPTOR_SET).unwrap();
+    let services = all.file.iter().flat_map(|file| &file.service);
+    let admin = services.clone().find(|service| service.name() == "Admin");
+    let of = |method: &str| Calls::of(&format!("/courser.v1.Admin/{method}"));
+    for method in &admin.unwrap().method {
+        let looks = ["Get", "List", "Peek", "Watch"];
+        let looks = looks.iter().any(|verb| method.name().starts_with(verb));
+        let expected = if looks { Calls::Look } else { Calls::Change };
+        assert_eq!(of(method.name()), expected, "{}", method.name());
+    }
+    assert_eq!(of("Other"), Calls::Others);
 }
 
 #[tokio::test(start_paused = true)]

@@ -324,6 +324,20 @@ fn first_open(request: Option<v1::SubscribeRequest>) -> Result<v1::Open, Invalid
     }
 }
 
+/// Why no more is read of what the consumer says.
+enum End {
+    /// It says what cannot be, or has gone.
+    Wrong(Status),
+    /// It takes no results, and what it says lies in the way of others.
+    InTheWay(Status),
+}
+
+impl From<Status> for End {
+    fn from(status: Status) -> Self {
+        Self::Wrong(status)
+    }
+}
+
 /// Hands on what the consumer settles.
 struct HandOn {
     settler: Settler,
@@ -339,6 +353,15 @@ impl HandOn {
     async fn read_settles(self, mut requests: Requests) -> Result<(), Status> {
         let mut is_answered = true;
         let read = self.hand_on(&mut requests, &mut is_answered).await;
+        let read = match read {
+            Err(End::InTheWay(status)) => {
+                // Nobody takes what was answered, so that is not waited for.
+                self.unanswered.lock().clear();
+                return Err(status);
+            }
+            Err(End::Wrong(status)) => Err(status),
+            Ok(()) => Ok(()),
+        };
         if !is_answered {
             self.unanswered.lock().push_back(Awaited::Last);
             if !self.settler.settle(Vec::new()).await {
@@ -348,24 +371,27 @@ impl HandOn {
         read
     }
 
-    async fn hand_on(&self, requests: &mut Requests, is_answered: &mut bool) -> Result<(), Status> {
+    async fn hand_on(&self, requests: &mut Requests, is_answered: &mut bool) -> Result<(), End> {
         while let Some(encoded) = requests.next().await? {
             let settle = match read(encoded)?.kind {
                 Some(subscribe_request::Kind::Settle(settle)) => settle,
                 Some(subscribe_request::Kind::Drain(_)) => {
                     if !self.settler.drain().await {
-                        return Err(shutting_down());
+                        return Err(shutting_down().into());
                     }
                     continue;
                 }
                 Some(subscribe_request::Kind::Open(_)) => {
                     let problem = "must be set in the first request of a stream only";
-                    return Err(InvalidField::new("open", problem).into());
+                    return Err(Status::from(InvalidField::new("open", problem)).into());
                 }
-                None => return Err(InvalidField::new("settle", "or `drain` must be set").into()),
+                None => {
+                    let error = InvalidField::new("settle", "or `drain` must be set");
+                    return Err(Status::from(error).into());
+                }
             };
             let without_results = settle.without_results;
-            let (settlements, invalid) = settlements_from_proto(settle)?;
+            let (settlements, invalid) = settlements_from_proto(settle).map_err(Status::from)?;
             let along = Along::new(
                 self.answer
                     .hold(bytes_of_settle(&settlements, invalid.len())),
@@ -383,10 +409,10 @@ impl HandOn {
             let is_taken = tokio::select! {
                 biased;
                 is_taken = self.settler.settle_with(settlements, without, along) => is_taken,
-                status = in_the_way(self.arrival.as_ref()) => return Err(status),
+                status = in_the_way(self.arrival.as_ref()) => return Err(End::InTheWay(status)),
             };
             if !is_taken {
-                return Err(shutting_down());
+                return Err(shutting_down().into());
             }
         }
         Ok(())

@@ -29,7 +29,7 @@ use tonic::{
 use super::{AdminService, BrokerService, words::StreamInOurWords};
 use crate::{
     answers::Answers,
-    arrival::Arrival,
+    arrival::{AdminCall, Arrival},
     connection::Way,
     leaving::Leaving,
     limits,
@@ -80,11 +80,12 @@ impl BrokerFace {
     }
 
     /// Answers a call of a method with one request and one answer. When it has an arrival, the method waits for room for what becomes
-    /// of the request.
+    /// of the request. When it `goes_on` it does so also without its client.
     fn unary<Wanted, Answer, Called>(
         &self,
         request: http::Request<Body>,
         arrival: Option<Arrival>,
+        goes_on: bool,
         method: impl FnOnce(Arc<BrokerService>, Wanted) -> Called + Send + 'static,
     ) -> Answered
     where
@@ -104,7 +105,13 @@ impl BrokerFace {
                 };
                 // It is read where it is carried out, at once: what prost makes of it is much more than what the engine gets.
                 let answering = async move { method(broker, looked.read()?).await };
-                keep(room, answering).await
+                if goes_on {
+                    keep(room, answering).await
+                } else {
+                    // The engine has counted it, or it ends with this.
+                    let _room = room;
+                    answering.await
+                }
             };
             let answer = answered.await.map(|answer| {
                 let answer = tokio_stream::once(Ok(answer));
@@ -135,7 +142,7 @@ impl Service<http::Request<Body>> for BrokerFace {
                 let publish = |broker: Arc<BrokerService>, wanted| async move {
                     broker.publish(wanted).await
                 };
-                self.counted(way, self.unary(request, arrival, publish))
+                self.counted(way, self.unary(request, arrival, false, publish))
             }
             "/courser.v1.Broker/PublishStream" => {
                 let streams = self.streams();
@@ -150,7 +157,7 @@ impl Service<http::Request<Body>> for BrokerFace {
                 let leaving = Leaving::default();
                 let kept = leaving.clone();
                 // It is small once it is read, and may be answered late.
-                leaving.attach(self.unary(request, None, move |broker, wanted| {
+                leaving.attach(self.unary(request, None, false, move |broker, wanted| {
                     let (cut, kept) = (cut.clone(), kept.clone());
                     async move { broker.pull(wanted, cut, kept).await }
                 }))
@@ -159,7 +166,7 @@ impl Service<http::Request<Body>> for BrokerFace {
                 let (way, arrival) = way_and_arrival(&request);
                 let settle =
                     |broker: Arc<BrokerService>, wanted| async move { broker.settle(wanted).await };
-                self.counted(way, self.unary(request, arrival, settle))
+                self.counted(way, self.unary(request, arrival, true, settle))
             }
             _ => {
                 let unknown = Status::unimplemented("there is no such method");
@@ -261,37 +268,33 @@ impl AdminFace {
         }
     }
 
-    /// The generated service begins with a request before its body has ended, and with as many as come: it is given those that have ended,
-    /// when there is room for what becomes of them.
+    /// The generated service begins with a request before its body has ended: it is given those that have ended, and changes when there is
+    /// room for what becomes of them.
     async fn answer(
         mut self,
+        kind: AdminCall,
         request: http::Request<Body>,
     ) -> Result<http::Response<Body>, Status> {
         let (parts, body) = request.into_parts();
         check_encoding(&parts.headers)?;
         let requests = Requests::new(body, limits::ADMIN_REQUEST_BYTES_MAX);
         let encoded = requests.only().await?;
-        let room = match parts.extensions.get::<Arrival>() {
-            Some(arrival) => arrival.room(encoded.len() * limits::ADMIN_GROWTH).await,
-            None => None,
-        };
-        match parts.uri.path() {
-            "/courser.v1.Admin/WatchStats" => {
-                let watching = self.watch(read_plain(encoded)?, parts.extensions);
-                Ok(in_http(watching.await))
-            }
-            path => {
-                let changes = path.ends_with("/CreateQueue") || path.ends_with("/UpdateQueue");
-                let body = Body::new(WholeBody::from(in_frame(&encoded)));
-                let answering = self.generated.call(http::Request::from_parts(parts, body));
-                let answering = async move { answering.await.map_err(|never| match never {}) };
-                if changes {
-                    keep(room, answering).await
-                } else {
-                    answering.await
-                }
-            }
+        if kind == AdminCall::Watch {
+            let watching = self.watch(read_plain(encoded)?, parts.extensions);
+            return Ok(in_http(watching.await));
         }
+        let room = match parts.extensions.get::<Arrival>() {
+            Some(arrival) if kind == AdminCall::Change => {
+                arrival.room(encoded.len() * limits::ADMIN_GROWTH).await
+            }
+            _ => None,
+        };
+        let body = Body::new(WholeBody::from(in_frame(&encoded)));
+        let answering = self.generated.call(http::Request::from_parts(parts, body));
+        keep(room, async move {
+            answering.await.map_err(|never| match never {})
+        })
+        .await
     }
 
     async fn watch(
@@ -324,8 +327,14 @@ impl Service<http::Request<Body>> for AdminFace {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Answered {
+        let Some(kind) = AdminCall::of(request.uri().path()) else {
+            return self.generated.call(request);
+        };
         let face = self.clone();
-        Box::pin(async move { Ok(face.answer(request).await.unwrap_or_else(Status::into_http)) })
+        Box::pin(async move {
+            let answered = face.answer(kind, request).await;
+            Ok(answered.unwrap_or_else(Status::into_http))
+        })
     }
 }
 

@@ -20,6 +20,8 @@ use crate::status::{more_than_one, no_message};
 pub(crate) struct Requests {
     body: Body,
     gathered: Gathered,
+    /// The client has given up the call.
+    is_gone: bool,
 }
 
 impl Requests {
@@ -28,6 +30,7 @@ impl Requests {
         Self {
             body,
             gathered: Gathered::new(bytes_max),
+            is_gone: false,
         }
     }
 
@@ -46,6 +49,7 @@ impl Requests {
     pub(crate) async fn only(mut self) -> Result<Bytes, Status> {
         let only = self.next().await?.ok_or_else(no_message)?;
         match self.next().await? {
+            None if self.is_gone => Err(Status::cancelled("the call was given up")),
             None => Ok(only),
             Some(_) => Err(more_than_one()),
         }
@@ -68,7 +72,10 @@ impl Requests {
                 // Trailers: nothing follows.
                 Ok(Err(_)) => return Poll::Ready(self.end()),
                 // There is nobody whom it could be told.
-                Err(status) if status.code() == Code::Cancelled => return Poll::Ready(Ok(None)),
+                Err(status) if status.code() == Code::Cancelled => {
+                    self.is_gone = true;
+                    return Poll::Ready(Ok(None));
+                }
                 Err(status) => return Poll::Ready(Err(status)),
             }
         }
@@ -160,6 +167,9 @@ mod tests {
         assert_eq!(none.code(), Code::Internal);
         let two = vec![data(b"\0\0\0\0\x03one\0\0\0\0\0")];
         assert_eq!(only(two).await.unwrap_err().code(), Code::InvalidArgument);
+        let gone = Err(Status::cancelled("gone"));
+        let given_up = only(vec![data(b"\0\0\0\0\x03one"), gone]).await;
+        assert_eq!(given_up.unwrap_err().code(), Code::Cancelled);
     }
 
     #[tokio::test]
