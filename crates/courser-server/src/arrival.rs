@@ -24,7 +24,7 @@ use courser_frames::PREFIX_BYTES;
 use http_body::{Frame, SizeHint};
 use tokio::{
     sync::{OwnedSemaphorePermit, futures::OwnedNotified},
-    time::{Sleep, sleep},
+    time::{Instant, Sleep, sleep},
 };
 use tonic::{
     Status,
@@ -36,7 +36,9 @@ use tonic::{
 use crate::{
     connection::Way,
     limits,
-    status::{arrives_too_slowly, more_than_one, too_much_arriving, unread_in_the_way},
+    status::{
+        arrives_too_slowly, more_than_one, too_much_arriving, too_much_at_once, unread_in_the_way,
+    },
     waiting::{Place, Whole},
 };
 
@@ -51,10 +53,9 @@ pub(crate) struct Arrivals {
     settles: Arc<Whole>,
     changes: Arc<Whole>,
     looks: Arc<Whole>,
-    /// What has come of streams and was not read: of publishes, of consumers, and of others.
+    /// What has come of streams and was not read: of publishes, and of consumers.
     unread: Arc<Whole>,
     unread_settles: Arc<Whole>,
-    unread_others: Arc<Whole>,
 }
 
 /// Until when a request that is whole counts.
@@ -71,7 +72,7 @@ pub(crate) enum Calls {
     Subscribe,
     /// Not at all: what becomes of it is small. It is the only one of its body.
     Pull,
-    /// The same of others, whose requests are small.
+    /// The same of others: what comes at once is small.
     Others,
 }
 
@@ -123,6 +124,11 @@ impl Calls {
         )
     }
 
+    /// Whether what comes may lie here for long: whoever reads it waits for the client, too.
+    fn may_lie_unread(self) -> bool {
+        matches!(self, Self::PublishStream | Self::Subscribe)
+    }
+
     /// Whether requests that are whole count.
     fn counts(self) -> bool {
         !matches!(self, Self::Subscribe | Self::Pull | Self::Others)
@@ -140,7 +146,6 @@ impl Arrivals {
             looks: Arc::default(),
             unread: Arc::default(),
             unread_settles: Arc::default(),
-            unread_others: Arc::default(),
         }
     }
 
@@ -160,7 +165,6 @@ impl Arrivals {
             &self.looks,
             &self.unread,
             &self.unread_settles,
-            &self.unread_others,
         ]
         .map(|whole| whole.bytes())
         .iter()
@@ -280,6 +284,10 @@ pub(crate) struct Arriving<B> {
     /// Heard when there is room again for requests that are whole, and for what lies unread.
     room: Option<Pin<Box<OwnedNotified>>>,
     room_unread: Option<Pin<Box<OwnedNotified>>>,
+    /// While nothing more may be read: when it is looked again.
+    look: Option<Pin<Box<Sleep>>>,
+    /// Since when that is because of what lies unread.
+    unread_since: Option<Instant>,
     /// Runs while we wait for the rest of a request.
     deadline: Option<Pin<Box<Sleep>>>,
 }
@@ -297,7 +305,6 @@ impl<B> Arriving<B> {
         let place = Place::new(whole, coming);
         let unread = match calls {
             Calls::Subscribe => &arrivals.unread_settles,
-            Calls::Others => &arrivals.unread_others,
             _ => &arrivals.unread,
         };
         let unread = Place::new(unread, way.unread());
@@ -318,6 +325,8 @@ impl<B> Arriving<B> {
             whole: 0,
             room: None,
             room_unread: None,
+            look: None,
+            unread_since: None,
             deadline: None,
         }
     }
@@ -334,9 +343,11 @@ impl<B> Arriving<B> {
         if self.partial.add(data) {
             self.deadline = None;
         }
-        if !self.calls.is_single() {
+        if self.calls.may_lie_unread() {
             self.place.note_begun(self.partial.come);
             self.unread.take(data.len());
+        } else if self.calls == Calls::Others && data.len() > limits::SMALL_FRAME_BYTES_MAX {
+            return Err(too_much_at_once());
         }
         self.held.hold(if self.calls.is_single() {
             self.held.bytes + data.len()
@@ -384,29 +395,54 @@ impl<B> Arriving<B> {
         Ok(Frame::data(piece))
     }
 
-    /// Ready while more may be read. What the engine has may be ahead of that: it comes to its end.
+    /// Ready while more may be read, with why nothing more will be.
     fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Status>> {
-        if self.calls.counts() && self.whole == 0 && !self.place.is_taken() {
-            let polled = self
-                .place
-                .poll_room(&self.held.coming, &mut self.room, context);
-            if polled.is_pending() {
+        loop {
+            if self.poll_room_for_whole(context).is_pending() {
                 // That time is ours.
-                self.deadline = None;
-                return Poll::Pending;
+                (self.deadline, self.unread_since) = (None, None);
+            } else if self.poll_room_for_unread(context).is_pending() {
+                let since = *self.unread_since.get_or_insert_with(Instant::now);
+                // It is up to other streams of the connection, and the beginning of a request lies here.
+                if self.partial.come > 0 && since.elapsed() >= limits::ARRIVAL_TIME_MAX {
+                    return Poll::Ready(Err(unread_in_the_way()));
+                }
+            } else {
+                self.look = None;
+                if let Some(since) = self.unread_since.take()
+                    && let Some(deadline) = &mut self.deadline
+                {
+                    // That time was ours.
+                    let later = deadline.deadline() + since.elapsed();
+                    deadline.as_mut().reset(later);
+                }
+                return Poll::Ready(Ok(()));
             }
+            // Nobody says that the connection has less.
+            let look = self
+                .look
+                .get_or_insert_with(|| Box::pin(sleep(limits::ROOM_LOOK_INTERVAL)));
+            ready!(look.as_mut().poll(context));
+            self.look = None;
         }
-        if self.calls.is_single() {
-            return Poll::Ready(Ok(()));
+    }
+
+    /// What the engine has may be ahead of that: it comes to its end.
+    fn poll_room_for_whole(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if !self.calls.counts() || self.whole > 0 || self.place.is_taken() {
+            return Poll::Ready(());
+        }
+        let coming = &self.held.coming;
+        self.place.poll_room(coming, &mut self.room, context)
+    }
+
+    fn poll_room_for_unread(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if !self.calls.may_lie_unread() {
+            return Poll::Ready(());
         }
         let unread = &self.unread;
-        let polled = unread.poll_room(unread.of_connection(), &mut self.room_unread, context);
-        if polled.is_ready() || self.partial.come == 0 {
-            return polled.map(Ok);
-        }
-        // It is up to the other streams of the connection, and the beginning of a request lies here.
-        ready!(self.poll_deadline(context));
-        Poll::Ready(Err(unread_in_the_way()))
+        let of_connection = unread.of_connection();
+        unread.poll_room(of_connection, &mut self.room_unread, context)
     }
 
     /// Ready when what we wait for has not come for too long.

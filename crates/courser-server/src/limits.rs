@@ -174,6 +174,8 @@ pub(crate) const ADMIN_REQUEST_BYTES_MAX: usize = 1024 * 1024;
 
 /// Bytes of one request to reflection, which answers with it, and of health: names of services.
 pub(crate) const SMALL_REQUEST_BYTES_MAX: usize = 4 * 1024;
+/// Bytes of such requests that may come at once: they lie with their stream until its answers are taken, of all calls together 1 GiB.
+pub(crate) const SMALL_FRAME_BYTES_MAX: usize = 2 * SMALL_REQUEST_BYTES_MAX;
 
 /// Bytes of requests that have arrived whole and wait for the engine, of all streams together, beyond which nothing more is
 /// read: as much as the engine takes at once, so that it has what to do.
@@ -210,6 +212,9 @@ pub(crate) const ADMIN_GROWTH: usize = 24;
 /// Bytes of requests that have come over one connection and are not carried out, with which it waits for no other: of all connections
 /// 768 MiB.
 pub(crate) const COMING_BYTES_FREE: usize = 64 * 1024;
+
+/// How often a stream that waits until it may be read on looks whether its connection has less.
+pub(crate) const ROOM_LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How long a request may take from its first byte to its last while we wait for it: 16 MiB come within
 /// that over 5 Mbit/s.

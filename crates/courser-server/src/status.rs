@@ -217,6 +217,13 @@ pub(crate) fn unread_in_the_way() -> Status {
     refusal(Code::ResourceExhausted, "TOO_MUCH_ARRIVING", &sentence)
 }
 
+/// A call of health or reflection brings more at once than it may say.
+pub(crate) fn too_much_at_once() -> Status {
+    let max = limits::SMALL_FRAME_BYTES_MAX;
+    let sentence = format!("requests of this call must have at most {max} bytes that come at once");
+    refusal(Code::InvalidArgument, "REQUEST_TOO_LARGE", &sentence)
+}
+
 /// A handler of ours came to harm. The harm itself is told to the operator only.
 pub(crate) fn internal() -> Status {
     refusal(

@@ -101,7 +101,7 @@ const SCENARIOS: [(&str, u64, u64, Option<u32>); 14] = [
     ("consumers", 400, 250, None),
     ("never-reads", 600, 200, None),
     ("pages", 1_800, 200, None),
-    ("flood", 900, 200, None),
+    ("flood", 900, 400, None),
     ("requests", 1_600, 200, None),
     ("settles", 1_600, 200, None),
     ("rested", 500, 200, None),

@@ -328,6 +328,41 @@ async fn the_beginning_of_a_request_does_not_wait_for_other_streams_for_ever() {
     assert_eq!(start.elapsed(), limits::ARRIVAL_TIME_MAX);
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_waits_sees_that_its_connection_has_less() {
+    let arrivals = Arrivals::new(1_000);
+    let _full = fill(&arrivals);
+    let (frames, receiver) = mpsc::unbounded_channel();
+    let (frames, way) = (Sender(frames), Way::default());
+    let body = Frames(receiver);
+    let mut body = Arriving::new(body, arrivals.clone(), Calls::PublishStream, &way);
+    frames.send(request(90)[..50].to_vec());
+    assert_eq!(next(&mut body).await.unwrap(), 50);
+    way.coming()
+        .fetch_add(limits::COMING_BYTES_FREE, Ordering::Relaxed);
+    frames.send(request(90)[50..60].to_vec());
+    assert!(has_none(&mut body).await);
+    way.coming()
+        .fetch_sub(limits::COMING_BYTES_FREE, Ordering::Relaxed);
+    assert_eq!(next(&mut body).await.unwrap(), 10);
+    // The hour was ours, and all of the time begins anew.
+    let start = Instant::now();
+    let given_up = next(&mut body).await.unwrap_err();
+    assert_eq!(given_up.code(), Code::DeadlineExceeded);
+    assert_eq!(start.elapsed(), limits::ARRIVAL_TIME_MAX);
+}
+
+#[tokio::test]
+async fn of_other_calls_little_comes_at_once() {
+    let most = limits::SMALL_FRAME_BYTES_MAX;
+    for (bytes, refused) in [(most, None), (most + 1, Some(Code::InvalidArgument))] {
+        let (frames, mut body) = body_of(&Arrivals::new(2 * most), Calls::Others);
+        frames.send(vec![0; bytes]);
+        let code = next(&mut body).await.err().map(|status| status.code());
+        assert_eq!(code, refused);
+    }
+}
+
 #[test]
 fn all_methods_of_admin_are_known() {
     let all = FileDescriptorSet::decode(courser_proto::FILE_DESCRIPTOR_SET).unwrap();

@@ -50,7 +50,7 @@ pub(crate) struct DeliveryStream {
     taken: VecDeque<Event>,
     unanswered: Arc<Unanswered>,
     /// Ends with why the requests ended; none once the consumer has said its last.
-    reader: Option<JoinHandle<Result<(), Status>>>,
+    reader: Option<JoinHandle<Result<(), End>>>,
     /// What its last word was answered with, for when everything before it is answered.
     verdict: Option<Status>,
     /// Deliveries that came after that.
@@ -133,7 +133,13 @@ impl DeliveryStream {
             && let Poll::Ready(ended) = Pin::new(reader).poll(context)
         {
             self.reader = None;
-            self.verdict = ended.unwrap_or_else(|_| Err(internal())).err();
+            self.verdict = match ended {
+                Ok(Ok(())) => None,
+                Ok(Err(End::Wrong(status))) => Some(status),
+                // Nobody takes what was answered, so that is not waited for.
+                Ok(Err(End::InTheWay(status))) => return Poll::Ready(Next::End(Some(status))),
+                Err(_) => Some(internal()),
+            };
         }
         loop {
             if let Some(frame) = self.next_frame() {
@@ -325,6 +331,7 @@ fn first_open(request: Option<v1::SubscribeRequest>) -> Result<v1::Open, Invalid
 }
 
 /// Why no more is read of what the consumer says.
+#[derive(Debug)]
 enum End {
     /// It says what cannot be, or has gone.
     Wrong(Status),
@@ -350,22 +357,15 @@ struct HandOn {
 
 impl HandOn {
     /// Until it has said its last.
-    async fn read_settles(self, mut requests: Requests) -> Result<(), Status> {
+    async fn read_settles(self, mut requests: Requests) -> Result<(), End> {
         let mut is_answered = true;
         let read = self.hand_on(&mut requests, &mut is_answered).await;
-        let read = match read {
-            Err(End::InTheWay(status)) => {
-                // Nobody takes what was answered, so that is not waited for.
-                self.unanswered.lock().clear();
-                return Err(status);
-            }
-            Err(End::Wrong(status)) => Err(status),
-            Ok(()) => Ok(()),
-        };
-        if !is_answered {
+        // Whatever else has come of it lies in nobody's way.
+        drop(requests);
+        if !is_answered && !matches!(read, Err(End::InTheWay(_))) {
             self.unanswered.lock().push_back(Awaited::Last);
             if !self.settler.settle(Vec::new()).await {
-                return Err(shutting_down());
+                return Err(shutting_down().into());
             }
         }
         read
