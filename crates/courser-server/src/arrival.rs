@@ -331,7 +331,7 @@ impl<B> Arriving<B> {
         }
     }
 
-    fn arrival(&self) -> Arrival {
+    pub(crate) fn arrival(&self) -> Arrival {
         Arrival {
             place: self.place.clone(),
             unread: self.unread.clone(),
@@ -607,4 +607,4 @@ impl Drop for Held {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

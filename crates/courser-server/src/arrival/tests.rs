@@ -12,10 +12,10 @@ use tonic::Code;
 use super::*;
 
 /// Sends a body.
-struct Sender(mpsc::UnboundedSender<Frame<Bytes>>);
+pub(crate) struct Sender(mpsc::UnboundedSender<Frame<Bytes>>);
 
 impl Sender {
-    fn send(&self, data: impl Into<Bytes>) {
+    pub(crate) fn send(&self, data: impl Into<Bytes>) {
         assert!(self.0.send(Frame::data(data.into())).is_ok());
     }
 
@@ -26,7 +26,7 @@ impl Sender {
 }
 
 /// A body whose frames come from the test.
-struct Frames(mpsc::UnboundedReceiver<Frame<Bytes>>);
+pub(crate) struct Frames(mpsc::UnboundedReceiver<Frame<Bytes>>);
 
 impl http_body::Body for Frames {
     type Data = Bytes;
@@ -44,9 +44,9 @@ fn body(arrivals: &Arrivals) -> (Sender, Arriving<Frames>) {
     body_of(arrivals, Calls::Subscribe)
 }
 
-fn body_of(arrivals: &Arrivals, calls: Calls) -> (Sender, Arriving<Frames>) {
+/// One of a connection over which much comes already, and its sender.
+pub(crate) fn body_of(arrivals: &Arrivals, calls: Calls) -> (Sender, Arriving<Frames>) {
     let (frames, receiver) = mpsc::unbounded_channel();
-    // Much comes over its connection already.
     let way = Way::default();
     for bytes in [way.coming(), way.unread()] {
         bytes.fetch_add(limits::COMING_BYTES_FREE + 1, Ordering::Relaxed);

@@ -280,10 +280,20 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
-    use std::{future::Future as _, task::Waker};
+    use std::{future::Future as _, task::Waker, time::Duration};
+
+    use courser_frames::{PREFIX_BYTES, in_frame};
+    use courser_store::MemoryStore;
+    use tokio::time::sleep;
+    use tokio_stream::StreamExt as _;
+    use tonic::{Code, body::Body};
 
     use super::*;
-    use crate::{answers::Answers, connection::Way};
+    use crate::{
+        answers::Answers,
+        arrival::{Arrivals, Calls, tests::body_of},
+        connection::Way,
+    };
 
     fn has_room(window: &Window, messages: usize) -> bool {
         let mut context = Context::from_waker(Waker::noop());
@@ -326,5 +336,41 @@ mod tests {
         assert!(counted(&answers) <= each);
         window.answered(1);
         assert_eq!(counted(&answers), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_publisher_that_takes_no_confirms_ends_when_others_need_the_room() {
+        let store = Arc::new(MemoryStore::default());
+        let handle = courser_engine::start(store, &Default::default()).unwrap();
+        // What has begun of the last request is more than half of what there may be of all.
+        let arrivals = Arrivals::new(10);
+        let (frames, body) = body_of(&arrivals, Calls::PublishStream);
+        let arrival = Some(body.arrival());
+        let requests = Requests::new(Body::new(body), 1_000);
+        let held = Answers::default().begin(Way::default()).hold(0);
+        let mut stream = ConfirmStream::start(&handle, requests, 1_000, held, arrival);
+        // Each is refused, and that is confirmed.
+        let mut many = in_frame(&[]).repeat(10_001);
+        many.extend([0; PREFIX_BYTES]);
+        many.extend([0, 0, 0, 0, 9, 1]);
+        frames.send(many);
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(arrivals.held(), PREFIX_BYTES + 1);
+        // The engine has a thread of its own, which keeps to no clock of ours.
+        let mut looks = 0;
+        while (arrivals.waiting(), arrivals.held()) != (0, 0) {
+            looks += 1;
+            assert!(looks < 3_000_000, "it stays");
+            sleep(Duration::from_millis(100)).await;
+        }
+        let mut confirmed = 0;
+        let end = loop {
+            match stream.next().await.unwrap() {
+                Ok(told) => confirmed += told.confirms.0.len(),
+                Err(status) => break status,
+            }
+        };
+        assert_eq!((confirmed, end.code()), (10_000, Code::ResourceExhausted));
+        handle.shutdown().await;
     }
 }

@@ -418,3 +418,80 @@ impl HandOn {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use courser_frames::in_frame;
+    use courser_store::MemoryStore;
+    use prost::Message as _;
+    use tokio::time::sleep;
+    use tokio_stream::StreamExt as _;
+    use tonic::{Code, body::Body};
+
+    use super::*;
+    use crate::{
+        answers::Answers,
+        arrival::{Arrivals, Calls, tests::body_of},
+        connection::Way,
+    };
+
+    fn request(kind: subscribe_request::Kind) -> Vec<u8> {
+        let request = v1::SubscribeRequest { kind: Some(kind) };
+        in_frame(&request.encode_to_vec()).into()
+    }
+
+    fn settle(lease_id: u64) -> Vec<u8> {
+        request(subscribe_request::Kind::Settle(v1::Settle {
+            ack: vec![lease_id],
+            ..v1::Settle::default()
+        }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_consumer_that_takes_no_results_ends_when_others_need_the_room() {
+        let store = Arc::new(MemoryStore::default());
+        let handle = courser_engine::start(store, &Default::default()).unwrap();
+        let created = handle.create_queue("q".to_owned(), Default::default());
+        created.await.unwrap();
+        // The last request of the stream is more than half of what there may be of all.
+        let arrivals = Arrivals::new(30);
+        let (frames, body) = body_of(&arrivals, Calls::Subscribe);
+        let arrival = Some(body.arrival());
+        let open = v1::Open {
+            queue: "q".to_owned(),
+            ..v1::Open::default()
+        };
+        frames.send(request(subscribe_request::Kind::Open(open)));
+        let answer = Answers::default().begin(Way::default());
+        let requests = Requests::new(Body::new(body), 1_000);
+        let (cut, leaving) = (Cut::default(), Leaving::default());
+        let started = DeliveryStream::start(&handle, requests, cut, leaving, answer, arrival);
+        let mut stream = started.await.unwrap();
+        let mut many: Vec<u8> = (1..=100).flat_map(settle).collect();
+        many.pop();
+        frames.send(many);
+        // All of them lie there or are with the engine.
+        sleep(Duration::from_secs(1)).await;
+        assert!(arrivals.waiting() > 1_000);
+        assert!(arrivals.held() > 15);
+        // The engine has a thread of its own, which keeps to no clock of ours.
+        let mut looks = 0;
+        while (arrivals.waiting(), arrivals.held()) != (0, 0) {
+            looks += 1;
+            assert!(looks < 3_000_000, "it stays");
+            sleep(Duration::from_millis(100)).await;
+        }
+        // What was answered is not waited for.
+        let end = loop {
+            match stream.next().await.unwrap() {
+                Ok(frame) => assert!(!matches!(frame, DeliveryFrame::Heartbeat)),
+                Err(status) => break status,
+            }
+        };
+        assert_eq!(end.code(), Code::ResourceExhausted);
+        assert!(stream.next().await.is_none());
+        handle.shutdown().await;
+    }
+}
