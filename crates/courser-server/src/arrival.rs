@@ -235,11 +235,6 @@ pub(crate) struct Arrival {
 }
 
 impl Arrival {
-    /// Room for so many bytes of what becomes of the request that has come, once there is.
-    pub(crate) async fn room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        self.place.room(bytes).await
-    }
-
     /// The engine has the request that was read.
     pub(crate) fn leave(&self) {
         self.place.leave();
@@ -256,6 +251,11 @@ impl Arrival {
             sleep(limits::ARRIVAL_TIME_MAX / 30).await;
         }
     }
+}
+
+/// Room for so many bytes of what becomes of the request that has come, once there is. Without an arrival nothing is counted.
+pub(crate) async fn room(arrival: Option<&Arrival>, bytes: usize) -> Option<OwnedSemaphorePermit> {
+    arrival?.place.room(bytes).await
 }
 
 /// Never comes back without one.
@@ -432,17 +432,14 @@ impl<B> Arriving<B> {
         if !self.calls.counts() || self.whole > 0 || self.place.is_taken() {
             return Poll::Ready(());
         }
-        let coming = &self.held.coming;
-        self.place.poll_room(coming, &mut self.room, context)
+        self.place.poll_room(&mut self.room, context)
     }
 
     fn poll_room_for_unread(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if !self.calls.may_lie_unread() {
             return Poll::Ready(());
         }
-        let unread = &self.unread;
-        let of_connection = unread.of_connection();
-        unread.poll_room(of_connection, &mut self.room_unread, context)
+        self.unread.poll_room(&mut self.room_unread, context)
     }
 
     /// Ready when what we wait for has not come for too long.

@@ -194,7 +194,7 @@ pub(crate) const CALL_HEADER_BYTES: usize = 2 * 1024;
 pub(crate) const WATCHES_MAX: usize = 256;
 
 /// KiB for what becomes of publishes from when they are read until the engine has them, of all calls together; as many for what
-/// becomes of settlements until they are answered, and as many for requests of the Admin service.
+/// becomes of settlements until they are answered, and as many for changes of the Admin service.
 pub(crate) const BECOMING_KIB_MAX: u32 = 128 * 1024;
 /// Who has no more of that waits for nobody: of all the calls that there may be it is less than 1 GiB.
 pub(crate) const BECOMING_BYTES_FREE: usize = 4 * 1024;

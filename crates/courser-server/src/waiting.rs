@@ -133,18 +133,13 @@ impl Place {
     /// much. Whoever waits keeps `room` until then.
     pub(crate) fn poll_room(
         &self,
-        of_connection: &AtomicUsize,
         room: &mut Option<Pin<Box<OwnedNotified>>>,
         context: &mut Context<'_>,
     ) -> Poll<()> {
-        if of_connection.load(Ordering::Relaxed) <= limits::COMING_BYTES_FREE {
+        if self.0.of_connection.load(Ordering::Relaxed) <= limits::COMING_BYTES_FREE {
             return Poll::Ready(());
         }
         self.0.whole.poll_room(room, context)
-    }
-
-    pub(crate) fn of_connection(&self) -> &AtomicUsize {
-        &self.0.of_connection
     }
 
     pub(crate) fn is_full(&self) -> bool {

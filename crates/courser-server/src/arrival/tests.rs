@@ -217,18 +217,18 @@ async fn who_begins_with_a_request_waits_for_room_for_what_becomes_of_it() {
     let (_frames, body) = body_of(&arrivals, Calls::PublishStream);
     let arrival = body.arrival();
     let most = limits::BECOMING_KIB_MAX as usize * 1024;
-    let first = arrival.room(2 * most).await;
+    let first = room(Some(&arrival), 2 * most).await;
     assert_eq!(arrivals.publishes.becoming().available_permits(), 0);
     let hour = Duration::from_secs(3_600);
     let much = limits::BECOMING_BYTES_FREE + 1;
-    let waited = tokio::time::timeout(hour, arrival.room(much)).await;
+    let waited = tokio::time::timeout(hour, room(Some(&arrival), much)).await;
     assert!(waited.is_err());
     assert!(
-        arrival.room(much - 1).await.is_none(),
+        room(Some(&arrival), much - 1).await.is_none(),
         "a little needs none"
     );
     drop(first);
-    assert!(arrival.room(much).await.is_some());
+    assert!(room(Some(&arrival), much).await.is_some());
     assert_eq!(arrivals.waiting(), 0);
 }
 

@@ -23,7 +23,7 @@ use tonic::Status;
 use super::shut_down;
 use crate::{
     answers::Held,
-    arrival::{Arrival, in_the_way},
+    arrival::{Arrival, in_the_way, room},
     convert::publish_from_proto,
     limits,
     status::{internal, shutting_down},
@@ -238,10 +238,7 @@ impl Reader {
             return Ok(None);
         };
         let looked = LookedNumbered::over(encoded);
-        let room = match &self.arrival {
-            Some(arrival) => arrival.room(looked.bytes()).await,
-            None => None,
-        };
+        let room = room(self.arrival.as_ref(), looked.bytes()).await;
         Ok(Some((looked.read()?, room)))
     }
 

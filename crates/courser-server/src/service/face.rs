@@ -29,7 +29,7 @@ use tonic::{
 use super::{AdminService, BrokerService, words::StreamInOurWords};
 use crate::{
     answers::Answers,
-    arrival::{AdminCall, Arrival},
+    arrival::{AdminCall, Arrival, room},
     connection::Way,
     leaving::Leaving,
     limits,
@@ -99,10 +99,7 @@ impl BrokerFace {
                 check_encoding(request.headers())?;
                 let requests = Requests::new(request.into_body(), max);
                 let looked = Looked::<Wanted>::over(requests.only().await?)?;
-                let room = match arrival {
-                    Some(arrival) => arrival.room(looked.bytes()).await,
-                    None => None,
-                };
+                let room = room(arrival.as_ref(), looked.bytes()).await;
                 // It is read where it is carried out, at once: what prost makes of it is much more than what the engine gets.
                 let answering = async move { method(broker, looked.read()?).await };
                 if goes_on {
@@ -207,8 +204,8 @@ struct Streams {
 
 impl Streams {
     fn publish(&self, request: http::Request<Body>) -> Result<Body, Status> {
-        let arrival = request.extensions().get::<Arrival>().cloned();
-        let answer = self.answers.begin(Way::of(request.extensions()));
+        let (way, arrival) = way_and_arrival(&request);
+        let answer = self.answers.begin(way);
         let requests = self.requests(request)?;
         let confirms = self
             .broker
@@ -217,8 +214,7 @@ impl Streams {
     }
 
     async fn subscribe(&self, request: http::Request<Body>) -> Result<Body, Status> {
-        let way = Way::of(request.extensions());
-        let arrival = request.extensions().get::<Arrival>().cloned();
+        let (way, arrival) = way_and_arrival(&request);
         let (cut, answer) = (way.cut(), self.answers.begin(way));
         let requests = self.requests(request)?;
         let leaving = Leaving::default();
@@ -283,11 +279,12 @@ impl AdminFace {
             let watching = self.watch(read_plain(encoded)?, parts.extensions);
             return Ok(in_http(watching.await));
         }
-        let room = match parts.extensions.get::<Arrival>() {
-            Some(arrival) if kind == AdminCall::Change => {
-                arrival.room(encoded.len() * limits::ADMIN_GROWTH).await
+        let room = match kind {
+            AdminCall::Change => {
+                let becoming = encoded.len() * limits::ADMIN_GROWTH;
+                room(parts.extensions.get(), becoming).await
             }
-            _ => None,
+            AdminCall::Look | AdminCall::Watch => None,
         };
         let body = Body::new(WholeBody::from(in_frame(&encoded)));
         let answering = self.generated.call(http::Request::from_parts(parts, body));
